@@ -1,0 +1,389 @@
+"""The engine's methods; their contract is in the package's docstring."""
+
+from collections.abc import Mapping, Sequence
+from functools import singledispatchmethod
+
+import numpy as np
+
+from scheduler.core.allocator import Plan, Problem
+from scheduler.core.cluster import Mask
+from scheduler.core.engine import explain as views
+from scheduler.core.engine.gangs import Gang, Phase
+from scheduler.core.engine.invariants import check_invariants
+from scheduler.core.engine.lane import Lane
+from scheduler.core.engine.state import State
+from scheduler.core.engine.views import (
+    Explanation,
+    Filtered,
+    Policy,
+    Preemption,
+    QueueEntry,
+    TenantUse,
+)
+from scheduler.core.events import (
+    Action,
+    CheckpointDone,
+    Event,
+    NodeChanged,
+    NodeDown,
+    NodeUp,
+    PodBound,
+    PodGone,
+    PodSubmitted,
+    Reason,
+    TenantsChanged,
+)
+from scheduler.core.gpu import Form
+from scheduler.core.placement import MAX_SCORE, node_scores
+from scheduler.core.reclaim import find_exchange
+from scheduler.core.workload import NodeName, Pod, PodUid
+
+
+class Engine:
+    """Decides; see the package's docstring for the contract."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+        self._state = State(self.policy)
+        self._lane = Lane(self._state)
+
+    @property
+    def version(self) -> int:
+        """Grows with every change of state."""
+        return self._state.version
+
+    # -- events ------------------------------------------------------------------
+
+    def observe(self, event: Event, now: float) -> None:
+        """Take note of what happened.
+
+        Raises
+        ------
+        ValueError
+            When the event contradicts what is known; nothing is applied then.
+        """
+        self._observe(event, now)
+
+    @singledispatchmethod
+    def _observe(self, event: object, now: float) -> None:
+        raise ValueError(f"not an event: {event!r}")
+
+    @_observe.register
+    def _(self, event: NodeUp, now: float) -> None:
+        self._state.set_node(event.node)
+
+    @_observe.register
+    def _(self, event: NodeChanged, now: float) -> None:
+        if self._state.cluster.node(event.node.name) is None:
+            raise ValueError(f"NodeChanged: unknown node {event.node.name!r}")
+        self._state.set_node(event.node)
+
+    @_observe.register
+    def _(self, event: NodeDown, now: float) -> None:
+        if self._state.cluster.node(event.name) is None:
+            raise ValueError(f"NodeDown: unknown node {event.name!r}")
+        self._state.drop_node(event.name)
+
+    @_observe.register
+    def _(self, event: PodSubmitted, now: float) -> None:
+        self._state.submit(event.pod, now)
+
+    @_observe.register
+    def _(self, event: PodBound, now: float) -> None:
+        state = self._state
+        column = state.cluster.index.get(event.node)
+        if column is None or state.cluster.node(event.node) is None:
+            raise ValueError(f"PodBound: unknown node {event.node!r}")
+        gang = state.gangs.by_pod.get(event.uid)
+        if gang is None and event.pod is None:
+            raise ValueError(f"PodBound: unknown pod {event.uid!r}")
+        if gang is None or gang.phase in (Phase.WAITING, Phase.HELD):
+            self._adopt(event, column, now)
+        else:
+            self._bind(gang, event.uid, column, now)
+
+    @_observe.register
+    def _(self, event: PodGone, now: float) -> None:
+        if event.uid in self._state.gangs.by_pod:
+            self._state.gone(event.uid, now)
+
+    @_observe.register
+    def _(self, event: CheckpointDone, now: float) -> None:
+        gang = self._state.gangs.by_pod.get(event.uid)
+        if gang is not None:
+            gang.pods[event.uid].saved = now
+            gang.pods[event.uid].asked = False
+            self._state.version += 1
+
+    @_observe.register
+    def _(self, event: TenantsChanged, now: float) -> None:
+        self._state.set_tenants(event.queues)
+
+    def _bind(self, gang: Gang, uid: PodUid, column: int, now: float) -> None:
+        state = self._state
+        placed = state.cluster.placed[uid]
+        if placed.column != column:
+            if gang.pods[uid].bound:
+                raise ValueError(
+                    f"PodBound: pod {uid!r} is bound to "
+                    f"{state.cluster.names[placed.column]!r} already"
+                )
+            state.cluster.remove(uid)
+            state.cluster.place(uid, column, placed.form, placed.demand)
+        gang.pods[uid].bound = True
+        whole = sum(member.bound for member in gang.pods.values())
+        if gang.phase is Phase.ADMITTED and whole == len(gang.pods):
+            gang.started = now
+            state.gangs.set_phase(gang, Phase.RUNNING)
+        state.touch(gang.tenant)
+
+    def _adopt(self, event: PodBound, column: int, now: float) -> None:
+        """Take note of a bound pod that no decision of this engine has placed."""
+        state = self._state
+        known = state.gangs.by_pod.get(event.uid)
+        pod = known.pods[event.uid].pod if known else event.pod
+        assert pod is not None
+        form = self._form_on(pod, column, event.form)
+        if pod.tenant not in state.tree.queues:
+            raise ValueError(f"PodBound: pod {pod.name}: unknown tenant {pod.tenant!r}")
+        if known is not None and known.phase is Phase.HELD:
+            state.withdraw(known, "bound elsewhere")
+        gang = state.gangs.detach(pod, now)
+        state.adopt(gang, event.uid, column, form, now)
+
+    def _form_on(self, pod: Pod, column: int, given: Form | None) -> Form:
+        if given is not None:
+            return given
+        node = self._state.cluster.nodes[column]
+        assert node is not None
+        forms = pod.demand.forms(form for form, _ in node.offers)
+        if not forms:
+            raise ValueError(
+                f"PodBound: node {node.name!r} offers nothing pod {pod.name} accepts"
+            )
+        return forms[0]
+
+    # -- kube-scheduler's questions ------------------------------------------------
+
+    def filter(self, pod: Pod, nodes: Sequence[NodeName], now: float) -> Filtered:
+        """Say where the pod may go.
+
+        A pod with a plan is steered to its node. Inline, a pod without one is decided
+        on the spot, and the answer is a reservation under its UID until it is bound or
+        ``gang_start_timeout_s`` has passed.
+
+        Raises
+        ------
+        ValueError
+            When a node is unknown; nothing is decided then.
+        """
+        self._check_known(nodes)
+        if not self.policy.inline and pod.uid not in self._state.gangs.by_pod:
+            return Filtered((), Reason.UNMARKED)
+        gang = self._state.submit(pod, now)
+        gang.dormant = False
+        if gang.phase is Phase.WAITING and self.policy.inline:
+            self._lane.decide_now(gang, now, {pod.uid: self._mask(nodes)})
+        elif self._must_move(gang, pod.uid, nodes):
+            self._replan(gang, pod.uid, nodes, now)
+        return self._answer(gang, pod, nodes)
+
+    def _check_known(self, nodes: Sequence[NodeName]) -> None:
+        index = self._state.cluster.index
+        if not index.keys() >= set(nodes):
+            unknown = next(name for name in nodes if name not in index)
+            raise ValueError(f"unknown node {unknown!r}")
+
+    def _mask(self, nodes: Sequence[NodeName]) -> Mask:
+        index = self._state.cluster.index
+        mask = np.zeros(len(index), np.bool_)
+        mask[[index[name] for name in nodes]] = True
+        return mask
+
+    def _must_move(self, gang: Gang, uid: PodUid, nodes: Sequence[NodeName]) -> bool:
+        """Whether a planned pod's node is not among those kube-scheduler offers.
+
+        One node offered alone is its nominated node being tried first, not a sign.
+        """
+        return (
+            gang.phase is Phase.ADMITTED
+            and not gang.pods[uid].bound
+            and self._state.node_of(uid) not in nodes
+            and len(nodes) > 1
+        )
+
+    def _replan(
+        self, gang: Gang, uid: PodUid, nodes: Sequence[NodeName], now: float
+    ) -> None:
+        """Move an admitted pod to an offered node of the same form, if one has room."""
+        state = self._state
+        placed = state.cluster.placed[uid]
+        fits = state.cluster.fits(placed.demand, placed.form) & self._mask(nodes)
+        columns = np.flatnonzero(fits)
+        if columns.size:
+            state.cluster.remove(uid)
+            scores = node_scores(state.cluster, placed.demand, placed.form, columns)
+            column = int(columns[int(np.argmax(scores))])
+            state.cluster.place(uid, column, placed.form, placed.demand)
+            gang.deadline = now + self.policy.gang_start_timeout_s
+            state.version += 1
+
+    def _answer(self, gang: Gang, pod: Pod, nodes: Sequence[NodeName]) -> Filtered:
+        reason = views.reason_for(self._state, gang)
+        if gang.phase in (Phase.ADMITTED, Phase.RUNNING):
+            planned = self._state.node_of(pod.uid)
+            return Filtered((planned,) if planned in nodes else (), Reason.STEERED)
+        if gang.phase is Phase.HELD:
+            planned = self._state.node_of(pod.uid)
+            held = {planned: Reason.RECLAIMING} if planned in nodes else {}
+            return Filtered((), Reason.STEERED, held)
+        if reason is Reason.NO_ROOM:
+            return Filtered((), reason, self._wrong_class(gang, nodes))
+        return Filtered((), reason)
+
+    def _wrong_class(
+        self, gang: Gang, nodes: Sequence[NodeName]
+    ) -> Mapping[NodeName, Reason]:
+        """Nodes that offer no form the gang accepts: evicting there cannot help."""
+        cluster = self._state.cluster
+        rows = [cluster.rows[form] for form in self._state.forms_of(gang)]
+        offered = cluster.total[rows].max(axis=0)
+        index = cluster.index
+        return {
+            name: Reason.UNKNOWN_CLASS for name in nodes if offered[index[name]] <= 0
+        }
+
+    def score(self, pod: Pod, nodes: Sequence[NodeName], now: float) -> tuple[int, ...]:
+        """Rate nodes 0..10, the best highest; a planned node beats all others.
+
+        Raises
+        ------
+        ValueError
+            When a node is unknown.
+        """
+        self._check_known(nodes)
+        state = self._state
+        placed = state.cluster.placed.get(pod.uid)
+        if placed is not None:
+            planned = state.cluster.names[placed.column]
+            return tuple(MAX_SCORE if name == planned else 0 for name in nodes)
+        forms = pod.demand.forms(state.cluster.forms())
+        if not forms:
+            return (0,) * len(nodes)
+        columns = np.array([state.cluster.index[name] for name in nodes], np.int64)
+        return node_scores(state.cluster, pod.demand, forms[0], columns)
+
+    def preempt(
+        self, pod: Pod, offers: Mapping[NodeName, Sequence[PodUid]], now: float
+    ) -> Preemption:
+        """Narrow or correct kube-scheduler's choice of victims.
+
+        Only offered nodes come back, each with the cheapest legal victims that sit
+        wholly on it, highest priority first. A node on which nobody may be evicted for
+        this pod is left out. Nothing is changed. A pod whose room is already being
+        reclaimed gets no victims: they have been asked to leave.
+        """
+        state = self._state
+        gang = state.gangs.by_pod.get(pod.uid)
+        if gang is None or gang.phase is not Phase.WAITING:
+            return Preemption({})
+        if not state.is_eligible(gang):
+            return Preemption({})
+        found: dict[NodeName, tuple[PodUid, ...]] = {}
+        for node in offers:
+            if node in state.cluster.index:
+                victims = self._victims_on(gang, node, now)
+                if victims:
+                    found[node] = victims
+        return Preemption(found)
+
+    def _victims_on(self, gang: Gang, node: NodeName, now: float) -> tuple[PodUid, ...]:
+        state = self._state
+        column = state.cluster.index[node]
+        mine = [
+            other
+            for other in state.gangs.by_id.values()
+            if other.phase is Phase.RUNNING
+            and all(state.cluster.placed[u].column == column for u in other.pods)
+        ]
+        allowed = {uid: self._mask([node]) for uid in gang.pods}
+        for form in state.possible_forms(gang):
+            exchange = find_exchange(
+                state.cluster,
+                state.taker(gang, form),
+                [state.holding(other, now) for other in mine if other.form == form],
+                state.court(now),
+                allowed,
+            )
+            if exchange is not None:
+                chosen = [state.gangs.by_id[name] for name in exchange.victims]
+                chosen.sort(key=lambda g: (int(g.workload_class), -g.priority, g.id))
+                return tuple(uid for g in chosen for uid in sorted(g.pods))
+        return ()
+
+    # -- decisions -------------------------------------------------------------------
+
+    def cycle(self, now: float) -> tuple[Action, ...]:
+        """Decide what can be decided now (lane 1) and return every new wish."""
+        self._lane.cycle(now)
+        actions = tuple(self._state.actions)
+        self._state.actions.clear()
+        return actions
+
+    def next_deadline(self) -> float | None:
+        """When ``cycle`` would act though nothing happens, seconds; None: never."""
+        return self._lane.next_deadline()
+
+    def problem(self, now: float) -> Problem:
+        """Freeze what lane 1 left waiting, for ``allocate`` in another process."""
+        asks = (self._lane.ask(gang) for band in self._lane.bands() for gang in band)
+        return Problem(
+            version=self._state.version,
+            now=now,
+            asks=tuple(asks),
+            cluster=self._state.cluster.room(),
+            tree=self._state.tree.copy(),
+        )
+
+    def commit(self, plan: Plan, now: float) -> tuple[Action, ...]:
+        """Admit what of a solved plan still holds; what went stale is dropped."""
+        self._lane.commit(plan, now)
+        actions = tuple(self._state.actions)
+        self._state.actions.clear()
+        return actions
+
+    # -- views -----------------------------------------------------------------------
+
+    def explain(self, uid: PodUid, now: float) -> Explanation | None:
+        """Why the pod is where it is; None when it is unknown."""
+        return views.explain(self._state, self._lane, uid)
+
+    def tenants(self, now: float) -> tuple[TenantUse, ...]:
+        """Who holds what: one row per queue and form, in quanta."""
+        return views.tenants(self._state)
+
+    def queue(self, now: float) -> tuple[QueueEntry, ...]:
+        """List waiting gangs in the order decisions are taken."""
+        return views.queue(self._state, self._lane)
+
+    def pods_named(self, name: str) -> tuple[PodUid, ...]:
+        """UIDs of the pods called `name` (``namespace/name``), sorted."""
+        return tuple(
+            sorted(
+                uid
+                for uid, gang in self._state.gangs.by_pod.items()
+                if gang.pods[uid].pod.name == name
+            )
+        )
+
+    def stranded(self) -> int:
+        """Quanta of the fleet that MIG layouts leave unused."""
+        return self._state.cluster.stranded()
+
+    def capacity(self) -> dict[Form, int]:
+        """Quanta per form over all nodes."""
+        return self._state.cluster.capacity()
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError, naming the invariant, when one is broken."""
+        check_invariants(self._state)

@@ -1,0 +1,266 @@
+"""Who is here: the gangs the engine has heard of, and how far each has come.
+
+A gang's life::
+
+    WAITING -> ADMITTED -> RUNNING -> (gone)
+    WAITING -> HELD -> ADMITTED          room is planned, victims are leaving
+    HELD | ADMITTED -> WAITING           hold or admission given up
+    ADMITTED | RUNNING -> LEAVING -> (gone)   evicted
+
+Members above ``minMember`` come and go singly: each is a gang of its own that
+remembers its core. A gang that is leaving takes no new members; its re-created pods
+form a new one.
+"""
+
+from collections.abc import Iterable
+from enum import Enum
+
+from scheduler.core.allocator import Ask
+from scheduler.core.fairness import Standing
+from scheduler.core.gpu import Form
+from scheduler.core.placement import Member
+from scheduler.core.workload import GangId, Pod, PodUid, TenantName, WorkloadClass
+
+
+class Phase(Enum):
+    """How far a gang has come."""
+
+    WAITING = "waiting"
+    HELD = "held"
+    ADMITTED = "admitted"
+    RUNNING = "running"
+    LEAVING = "leaving"
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether the tenant is charged for it."""
+        return self in (Phase.HELD, Phase.ADMITTED, Phase.RUNNING)
+
+
+class Joined:
+    """One pod of a gang and what happened to it."""
+
+    __slots__ = ("asked", "bound", "evicted", "pod", "saved")
+
+    def __init__(self, pod: Pod) -> None:
+        self.pod = pod
+        self.bound = False
+        self.asked = False
+        self.evicted = False
+        self.saved: float | None = None
+
+
+class Gang:
+    """One gang, mutable; only the engine changes it."""
+
+    __slots__ = (
+        "base",
+        "core",
+        "deadline",
+        "dormant",
+        "form",
+        "id",
+        "min_member",
+        "phase",
+        "pods",
+        "priority",
+        "started",
+        "stuck",
+        "submitted",
+        "tenant",
+        "workload_class",
+    )
+
+    def __init__(
+        self, gang_id: GangId, pod: Pod, now: float, core: GangId | None = None
+    ) -> None:
+        self.id = gang_id
+        self.base = pod.gang_id
+        self.tenant: TenantName = pod.tenant
+        self.workload_class: WorkloadClass = pod.workload_class
+        self.priority = pod.priority
+        self.min_member = 1 if core else pod.min_member
+        self.core = core
+        self.submitted = now
+        self.pods: dict[PodUid, Joined] = {pod.uid: Joined(pod)}
+        self.phase = Phase.WAITING
+        self.form: Form | None = None
+        self.started = now
+        self.deadline = 0.0
+        self.dormant = False
+        self.stuck = -1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the members that must start together are known."""
+        return len(self.pods) >= self.min_member
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Members as the placement wants them, by UID."""
+        return tuple((uid, self.pods[uid].pod.demand) for uid in sorted(self.pods))
+
+    @property
+    def preemptible(self) -> bool:
+        """Whether every member may be evicted while it bursts."""
+        return all(member.pod.preemptible for member in self.pods.values())
+
+    @property
+    def restart_cost_s(self) -> float:
+        """Time a restart of the gang loses, seconds."""
+        return max((m.pod.restart_cost_s for m in self.pods.values()), default=0.0)
+
+    def quanta(self, form: Form) -> int:
+        """Quanta the gang is charged on `form`."""
+        return sum(member.pod.demand.charge(form) for member in self.pods.values())
+
+    def forms(self, offered: Iterable[Form]) -> tuple[Form, ...]:
+        """Forms that every member accepts, in the order of the first member."""
+        demands = {m.pod.demand for m in self.pods.values()}
+        options = [d.forms(offered) for d in sorted(demands, key=repr)]
+        first, rest = options[0], options[1:]
+        return tuple(form for form in first if all(form in other for other in rest))
+
+    def saved_at(self, now: float) -> float:
+        """When the whole gang's work was last safe, seconds; its start if never."""
+        return min(self._saved(m, now) for m in self.pods.values())
+
+    def _saved(self, member: Joined, now: float) -> float:
+        interval = member.pod.checkpoint_interval_s
+        last = self.started if member.saved is None else member.saved
+        if interval and now > last:
+            last += (now - last) // interval * interval
+        return last
+
+    def standing(self, forms: tuple[Form, ...]) -> Standing:
+        """Return the gang as the cover sees it; `forms` are those it may use."""
+        running = self.phase is not Phase.WAITING
+        form = self.form if self.form is not None else forms[0]
+        others = () if running else forms[1:]
+        return Standing(
+            self.id,
+            self.workload_class,
+            self.priority,
+            running,
+            self.started if running else self.submitted,
+            form,
+            self.quanta(form),
+            tuple((other, self.quanta(other)) for other in others),
+        )
+
+    def ask(self, forms: tuple[Form, ...], covered: Form | None) -> Ask:
+        """Return the gang as the allocator sees it; the covered form goes first."""
+        if covered is not None:
+            forms = (covered, *(form for form in forms if form != covered))
+        return Ask(
+            gang=self.id,
+            tenant=self.tenant,
+            forms=forms,
+            members=self.members,
+            covered=covered,
+        )
+
+
+class Gangs:
+    """All gangs, found by id, by pod and by tenant."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[GangId, Gang] = {}
+        self.by_pod: dict[PodUid, Gang] = {}
+        self.by_tenant: dict[TenantName, dict[GangId, Gang]] = {}
+        self.waiting: dict[GangId, Gang] = {}
+        self._open: dict[GangId, Gang] = {}
+
+    def add_pod(self, pod: Pod, now: float) -> Gang:
+        """Let a pod join its gang, or found one.
+
+        Raises
+        ------
+        ValueError
+            When it contradicts the gang it names.
+        """
+        gang = self._open.get(pod.gang_id)
+        if gang is None:
+            return self._found(self._fresh_id(pod.gang_id), pod, now, None)
+        _check_same(gang, pod)
+        if gang.phase is Phase.WAITING and len(gang.pods) < gang.min_member:
+            gang.pods[pod.uid] = Joined(pod)
+            self.by_pod[pod.uid] = gang
+            return gang
+        return self._found(GangId(f"{gang.id}#{pod.uid}"), pod, now, gang.id)
+
+    def detach(self, pod: Pod, now: float) -> Gang:
+        """Make a pod that runs without its gang a gang of its own."""
+        gang = self.by_pod.get(pod.uid)
+        if gang is not None:
+            if len(gang.pods) == 1:
+                return gang
+            self.remove_pod(pod.uid)
+        core = pod.gang_id if pod.gang else None
+        return self._found(GangId(f"{pod.gang_id}#{pod.uid}"), pod, now, core)
+
+    def remove_pod(self, uid: PodUid) -> Gang:
+        """Forget a pod; a gang without pods is forgotten too."""
+        gang = self.by_pod.pop(uid)
+        del gang.pods[uid]
+        if not gang.pods:
+            self.close(gang)
+            del self.by_id[gang.id]
+            del self.by_tenant[gang.tenant][gang.id]
+            self.waiting.pop(gang.id, None)
+        return gang
+
+    def set_phase(self, gang: Gang, phase: Phase) -> None:
+        """Move a gang on in its life."""
+        gang.phase = phase
+        if phase is Phase.WAITING:
+            gang.form = None
+            self.waiting[gang.id] = gang
+        else:
+            self.waiting.pop(gang.id, None)
+        if phase is Phase.LEAVING:
+            self.close(gang)
+
+    def close(self, gang: Gang) -> None:
+        """Let no further pod join the gang."""
+        if self._open.get(gang.base) is gang:
+            del self._open[gang.base]
+
+    def extras(self, gang: Gang) -> list[Gang]:
+        """Gangs of single members above ``minMember`` of this one, by id."""
+        mine = self.by_tenant.get(gang.tenant, {})
+        return sorted(
+            (g for g in mine.values() if g.core == gang.id), key=lambda g: g.id
+        )
+
+    def _found(
+        self, gang_id: GangId, pod: Pod, now: float, core: GangId | None
+    ) -> Gang:
+        gang = Gang(gang_id, pod, now, core)
+        self.by_id[gang_id] = gang
+        self.by_pod[pod.uid] = gang
+        self.by_tenant.setdefault(gang.tenant, {})[gang_id] = gang
+        self.waiting[gang_id] = gang
+        if core is None:
+            self._open[pod.gang_id] = gang
+        return gang
+
+    def _fresh_id(self, base: GangId) -> GangId:
+        candidate, count = base, 1
+        while candidate in self.by_id:
+            count += 1
+            candidate = GangId(f"{base}~{count}")
+        return candidate
+
+
+def _check_same(gang: Gang, pod: Pod) -> None:
+    for field, theirs, ours in (
+        ("workload_class", gang.workload_class.label, pod.workload_class.label),
+        ("priority", gang.priority, pod.priority),
+        ("min_member", gang.min_member, pod.min_member),
+    ):
+        if theirs != ours:
+            raise ValueError(
+                f"pod {pod.name}: {field} {ours!r} differs from {theirs!r} of its "
+                f"gang {pod.gang!r}"
+            )

@@ -1,0 +1,147 @@
+"""What the doors take and give: settings and answers, as frozen data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scheduler.core.events import Reason
+from scheduler.core.gpu import Form
+from scheduler.core.workload import (
+    GangId,
+    NodeName,
+    PodUid,
+    TenantName,
+    WorkloadClass,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Settings of the engine. Times are seconds.
+
+    Parameters
+    ----------
+    inline
+        The decision is taken in Filter itself; else pods wait at their scheduling
+        gates, and Filter only steers pods that ``cycle`` has admitted.
+    checkpoint_notice_s
+        Time a victim has to save its work before it is evicted.
+    eviction_grace_s
+        Most time a victim may take to shut down.
+    gang_start_timeout_s
+        Lifetime of an admission that has not become bound pods.
+    min_runtime_s
+        Burst younger than this is spared when burst is exchanged for burst.
+    cycle_s
+        Longest time between two cycles of the driver.
+    margin_s
+        Allowance for everything else in the reclaim bound.
+    """
+
+    inline: bool = True
+    checkpoint_notice_s: float = 60.0
+    eviction_grace_s: float = 120.0
+    gang_start_timeout_s: float = 60.0
+    min_runtime_s: float = 300.0
+    cycle_s: float = 1.0
+    margin_s: float = 5.0
+
+    @property
+    def reclaim_bound_s(self) -> float:
+        """Longest time placeable covered demand may wait (design, section 9)."""
+        return (
+            self.cycle_s
+            + self.checkpoint_notice_s
+            + self.eviction_grace_s
+            + self.margin_s
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Answer of Filter.
+
+    Parameters
+    ----------
+    accepted
+        Offered nodes that may take the pod.
+    default
+        Why every other offered node may not.
+    rejected
+        Nodes whose reason differs from `default`.
+    """
+
+    accepted: tuple[NodeName, ...]
+    default: Reason
+    rejected: Mapping[NodeName, Reason] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """Answer of Preempt: victims per offered node, highest priority first."""
+
+    victims: Mapping[NodeName, tuple[PodUid, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantUse:
+    """One queue and form: quanta. `limit` is None where nothing binds."""
+
+    name: TenantName
+    parent: TenantName | None
+    form: Form
+    guarantee: int
+    used: int
+    covered: int
+    pending: int
+    share: int
+    limit: int | None
+
+    @property
+    def burst(self) -> int:
+        """Use that the guarantee does not pay for."""
+        return self.used - self.covered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry:
+    """One waiting gang, in the order decisions are taken; `position` starts at 1."""
+
+    position: int
+    gang: GangId
+    tenant: TenantName
+    workload_class: WorkloadClass
+    pods: int
+    quanta: int
+    forms: tuple[Form, ...]
+    submitted: float
+    covered: bool
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a pod is where it is.
+
+    Parameters
+    ----------
+    detail
+        One sentence with the numbers behind `reason`.
+    covered
+        Whether the guarantee pays for it; None where nobody can say yet.
+    position
+        Place among the waiting gangs, 1 first; None when it does not wait.
+    blockers
+        Gangs whose leaving it waits for.
+    """
+
+    uid: PodUid
+    name: str
+    tenant: TenantName
+    gang: GangId
+    workload_class: WorkloadClass
+    reason: Reason
+    detail: str
+    node: NodeName | None = None
+    covered: bool | None = None
+    position: int | None = None
+    blockers: tuple[GangId, ...] = ()

@@ -1,0 +1,327 @@
+"""What is fair: division of capacity, and what a guarantee covers.
+
+Theory of operation
+-------------------
+*Division* (design, section 6) splits the quanta of one form among siblings:
+
+1. everyone gets ``min(guarantee, demand)``, most urgent demand first;
+2. what is left (less what owners keep unlent) goes to the remaining demand tier by
+   tier: workload class, then tenant priority. Inside a tier it is weighted max-min
+   fair: a level rises until the capacity is used, and nobody gets more than they ask.
+   Integers throughout; the remainder goes to the largest fractions, then the oldest.
+
+Nothing reaches a lower tier while a higher one wants more. ``division`` applies it
+recursively down the tenant tree, a parent's demand being what its children may hold.
+
+*Cover* says which of a queue's gangs its guarantee pays for. It is computed each time
+and never stored: walk the gangs by class, priority, then running before waiting, then
+age, and take each whole gang that still fits the guarantee. The rest is burst,
+including a gang that straddles the edge. Running comes before waiting at equal class
+and priority, so that a waiting gang which cannot be placed strips nobody of protection,
+and starting a gang changes no other gang's cover.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from scheduler.core.gpu import Form
+from scheduler.core.quota import UNLIMITED, QuotaTree
+from scheduler.core.workload import GangId, TenantName, WorkloadClass
+
+TIERS = len(WorkloadClass)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one sibling brings to a division, in quanta.
+
+    `demands` holds one amount per tier, most urgent first. `kept` is the part of the
+    guarantee it does not lend while idle. `ceiling` is the most it may hold.
+    """
+
+    guarantee: int
+    demands: tuple[int, ...]
+    weight: int = 1
+    priority: int = 0
+    order: int = 0
+    ceiling: int | None = None
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One gang as the cover sees it.
+
+    `since` is its start, or its submission if it waits. `form` and `quanta` are what
+    it holds or would like best; `also` holds the other forms a waiting gang accepts.
+    """
+
+    gang: GangId
+    workload_class: WorkloadClass
+    priority: int
+    running: bool
+    since: float
+    form: Form
+    quanta: int
+    also: tuple[tuple[Form, int], ...] = ()
+
+    @property
+    def rank(self) -> tuple[int, int, bool, float, str]:
+        """Sort key of the walk: the guarantee is spent in this order."""
+        return (
+            int(self.workload_class),
+            -self.priority,
+            not self.running,
+            self.since,
+            self.gang,
+        )
+
+
+def covered_forms(
+    gangs: Iterable[Standing], guarantee: Mapping[Form, int]
+) -> dict[GangId, Form]:
+    """Return the gangs that `guarantee` (quanta by form) pays for, with the form."""
+    left = dict(guarantee)
+    taken: dict[GangId, Form] = {}
+    for gang in sorted(gangs, key=lambda g: g.rank):
+        for form, quanta in ((gang.form, gang.quanta), *gang.also):
+            if quanta <= left.get(form, 0):
+                left[form] -= quanta
+                taken[gang.gang] = form
+                break
+    return taken
+
+
+def covered(gangs: Iterable[Standing], guarantee: Mapping[Form, int]) -> set[GangId]:
+    """Return the gangs that `guarantee` (quanta by form) pays for."""
+    return set(covered_forms(gangs, guarantee))
+
+
+def tiers(
+    gangs: Iterable[Standing], caps: Mapping[Form, int]
+) -> dict[GangId, WorkloadClass]:
+    """Return the tier in which each gang's demand is divided.
+
+    Calling training "inference" must not pay: inference beyond `caps` (quanta by form)
+    queues in the training tier (design, section 6).
+    """
+    left = dict(caps)
+    found: dict[GangId, WorkloadClass] = {}
+    for gang in sorted(gangs, key=lambda g: g.rank):
+        tier = gang.workload_class
+        if tier.is_inference:
+            if gang.quanta <= left.get(gang.form, 0):
+                left[gang.form] -= gang.quanta
+            else:
+                tier = WorkloadClass.TRAINING
+        found[gang.gang] = tier
+    return found
+
+
+# -- division -----------------------------------------------------------------
+
+
+def divide(total: int, claims: Sequence[Claim], unit: int = 1) -> tuple[int, ...]:
+    """Divide `total` quanta among siblings; see the module's theory.
+
+    Parameters
+    ----------
+    unit
+        Granularity of burst in quanta: a whole GPU where whole GPUs are asked for.
+
+    Returns
+    -------
+    tuple of int
+        One share per claim, in the order of `claims`.
+    """
+    return tuple(sum(tiers) for tiers in divide_tiers(total, claims, unit))
+
+
+def divide_tiers(total: int, claims: Sequence[Claim], unit: int = 1) -> list[list[int]]:
+    """Divide like `divide`, telling each claim's share tier by tier."""
+    wants = [_capped(claim) for claim in claims]
+    grants = [_guaranteed(c, w) for c, w in zip(claims, wants, strict=True)]
+    kept = sum(max(0, c.kept - sum(g)) for c, g in zip(claims, grants, strict=True))
+    rest = max(0, total - kept - sum(map(sum, grants)))
+    for tier in range(max((len(c.demands) for c in claims), default=0)):
+        for priority in sorted({c.priority for c in claims}, reverse=True):
+            members = [
+                i
+                for i, claim in enumerate(claims)
+                if claim.priority == priority and tier < len(wants[i])
+            ]
+            asked = [wants[i][tier] - grants[i][tier] for i in members]
+            given = _fill_weighted(rest, asked, [claims[i] for i in members], unit)
+            for i, amount in zip(members, given, strict=True):
+                grants[i][tier] += amount
+            rest -= sum(given)
+    return grants
+
+
+def _capped(claim: Claim) -> list[int]:
+    """Demand per tier, cut where the ceiling is reached."""
+    left = UNLIMITED if claim.ceiling is None else max(0, claim.ceiling)
+    return _spend(left, claim.demands)
+
+
+def _guaranteed(claim: Claim, wants: list[int]) -> list[int]:
+    return _spend(claim.guarantee, wants)
+
+
+def _spend(budget: int, wants: Sequence[int]) -> list[int]:
+    given: list[int] = []
+    for want in wants:
+        part = min(want, budget)
+        given.append(part)
+        budget -= part
+    return given
+
+
+def _fill_weighted(
+    total: int, wants: Sequence[int], claims: Sequence[Claim], unit: int
+) -> list[int]:
+    """Fill by weight; claims of weight 0 get what the others leave, as equals."""
+    weighted = [
+        want if claim.weight else 0 for want, claim in zip(wants, claims, strict=True)
+    ]
+    given = fill(
+        total, weighted, [c.weight for c in claims], [c.order for c in claims], unit
+    )
+    rest = total - sum(given)
+    unpaid = [
+        want if not claim.weight else 0
+        for want, claim in zip(wants, claims, strict=True)
+    ]
+    more = fill(rest, unpaid, [1] * len(claims), [c.order for c in claims], unit)
+    return [a + b for a, b in zip(given, more, strict=True)]
+
+
+def fill(
+    total: int,
+    wants: Sequence[int],
+    weights: Sequence[int],
+    orders: Sequence[int],
+    unit: int = 1,
+) -> list[int]:
+    """Weighted max-min division on integers (water-filling).
+
+    Claims that want no more than the level reaches are served whole; the others get
+    the level times their weight, rounded down to `unit`, and what rounding left over
+    goes unit by unit to the largest fraction, then the oldest.
+    """
+    given = [0] * len(wants)
+    open_ = [i for i, want in enumerate(wants) if want > 0]
+    rest = total
+    while open_:
+        weight = sum(weights[i] for i in open_)
+        sated = [i for i in open_ if wants[i] * weight <= rest * weights[i]]
+        if not sated:
+            break
+        for i in sated:
+            given[i] = wants[i]
+            rest -= wants[i]
+        open_ = [i for i in open_ if not given[i]]
+    if open_ and rest > 0:
+        _round(rest, wants, weights, orders, unit, open_, given)
+    return given
+
+
+def _round(
+    rest: int,
+    wants: Sequence[int],
+    weights: Sequence[int],
+    orders: Sequence[int],
+    unit: int,
+    open_: list[int],
+    given: list[int],
+) -> None:
+    """Hand `rest` to the unsated in proportion, largest remainder first."""
+    weight = sum(weights[i] for i in open_)
+    exact = {i: Fraction(rest * weights[i], weight) for i in open_}
+    for i in open_:
+        given[i] = int(exact[i]) // unit * unit
+    spare = rest - sum(given[i] for i in open_)
+    queue = sorted(open_, key=lambda i: (given[i] - exact[i], orders[i], i))
+    while spare > 0 and queue:
+        for i in queue:
+            part = min(unit, spare, wants[i] - given[i])
+            if part < unit and part < wants[i] - given[i]:
+                spare = 0  # less than a unit is left, and it would complete nobody
+                break
+            given[i] += part
+            spare -= part
+        queue = [i for i in queue if given[i] < wants[i]]
+
+
+def division(
+    tree: QuotaTree,
+    form: Form,
+    demands: Mapping[TenantName, tuple[int, ...]],
+    unit: int = 1,
+) -> dict[TenantName, list[int]]:
+    """Divide the fleet's capacity of `form` down the tenant tree.
+
+    Parameters
+    ----------
+    demands
+        Quanta running and waiting, per tenant and tier.
+
+    Returns
+    -------
+    dict
+        Share per queue (tenants and inner queues) and tier, in quanta.
+    """
+    asked: dict[TenantName, tuple[int, ...]] = {}
+    for root in tree.children[None]:
+        _gather(tree, form, root, demands, asked)
+    shares: dict[TenantName, list[int]] = {}
+    _descend(tree, form, None, tree.capacity.get(form, 0), asked, shares, unit)
+    return shares
+
+
+def _gather(
+    tree: QuotaTree,
+    form: Form,
+    name: TenantName,
+    demands: Mapping[TenantName, tuple[int, ...]],
+    asked: dict[TenantName, tuple[int, ...]],
+) -> tuple[int, ...]:
+    """Demand of a subtree per tier: what its children may hold of what they ask."""
+    tiers = list(demands.get(name, (0,) * TIERS))
+    for child in tree.children.get(name, ()):
+        for tier, amount in enumerate(_gather(tree, form, child, demands, asked)):
+            tiers[tier] += amount
+    asked[name] = tuple(_spend(tree.ceiling(name, form), tiers))
+    return asked[name]
+
+
+def _descend(
+    tree: QuotaTree,
+    form: Form,
+    parent: TenantName | None,
+    total: int,
+    asked: Mapping[TenantName, tuple[int, ...]],
+    shares: dict[TenantName, list[int]],
+    unit: int,
+) -> None:
+    names = tree.children.get(parent, [])
+    claims = [_claim(tree, name, form, asked[name]) for name in names]
+    for name, tiers in zip(names, divide_tiers(total, claims, unit), strict=True):
+        shares[name] = tiers
+        if tree.children.get(name):
+            _descend(tree, form, name, sum(tiers), asked, shares, unit)
+
+
+def _claim(
+    tree: QuotaTree, name: TenantName, form: Form, demands: tuple[int, ...]
+) -> Claim:
+    queue = tree.queues[name]
+    return Claim(
+        guarantee=tree.guarantee(name, form),
+        demands=demands,
+        weight=queue.weight,
+        priority=queue.priority,
+        order=queue.order,
+        kept=tree.kept(name, form),
+    )

@@ -1,0 +1,125 @@
+"""Which node is best: vectorised fit with a fragmentation term.
+
+A pod goes where it leaves the least behind (best fit) and breaks the fewest blocks:
+the fragmentation of a node with x free devices is ``sum(x mod k for k in 2, 4, 8)``,
+the devices that pods of 2, 4 and 8 could not use there. Ties go to the node that
+joined first, so the answer never depends on the order of a set.
+
+Scores are integers; smaller is better.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scheduler.core.cluster import Cluster, Ints, Mask, Placed
+from scheduler.core.gpu import Form
+from scheduler.core.workload import Demand, PodUid
+
+BLOCKS = (2, 4, 8)
+MAX_SCORE = 10
+"""Largest score of kube-scheduler's extender contract (``MaxExtenderPriority``)."""
+
+_TABLE = 4096
+_FRAGMENTATION: NDArray[np.int64] = sum(
+    (np.arange(_TABLE, dtype=np.int64) % k for k in BLOCKS),
+    np.zeros(_TABLE, np.int64),
+)
+
+Member = tuple[PodUid, Demand]
+
+
+def costs(cluster: Cluster, demand: Demand, form: Form, columns: Ints) -> Ints:
+    """Return what placing the pod on each of `columns` leaves behind.
+
+    Parameters
+    ----------
+    columns
+        Node columns where the pod fits, shape (k,).
+
+    Returns
+    -------
+    numpy.ndarray
+        Integer cost per column, shape (k,); smaller is better.
+    """
+    row = cluster.rows[form]
+    free = cluster.free[row, columns]
+    cost: Ints
+    if demand.is_fraction:
+        opened = cluster.open[row, columns]
+        shared = opened >= demand.fraction
+        cost = np.where(shared, opened - demand.fraction, (free + 1) << 20)
+    else:
+        after = free - demand.count
+        broken = _fragmentation(after) - _fragmentation(free)
+        cost = ((after + broken) << 12) + after
+    return cost
+
+
+def _fragmentation(free: Ints) -> Ints:
+    found: Ints = _FRAGMENTATION[np.clip(free, 0, _TABLE - 1)]
+    return found
+
+
+def best_node(
+    cluster: Cluster, demand: Demand, form: Form, allowed: Mask | None = None
+) -> int:
+    """Return the column of the best node for one pod, -1 when it fits nowhere."""
+    mask = cluster.fits(demand, form)
+    if allowed is not None:
+        mask &= allowed
+    columns = np.flatnonzero(mask)
+    if not columns.size:
+        return -1
+    return int(columns[np.argmin(costs(cluster, demand, form, columns))])
+
+
+def place_gang(
+    cluster: Cluster,
+    members: Sequence[Member],
+    form: Form,
+    allowed: dict[PodUid, Mask] | None = None,
+) -> tuple[Placed, ...] | None:
+    """Place all members on nodes that offer `form`, largest first, or nobody."""
+    placed: list[Placed] = []
+    for uid, demand in in_order(members):
+        mask = allowed.get(uid) if allowed else None
+        column = best_node(cluster, demand, form, mask)
+        if column < 0:
+            for done in placed:
+                cluster.remove(done.uid)
+            return None
+        placed.append(cluster.place(uid, column, form, demand))
+    return tuple(placed)
+
+
+def in_order(members: Iterable[Member]) -> list[Member]:
+    """Members in the order they are placed: largest first, then by UID."""
+    return sorted(members, key=lambda m: (-m[1].count, -m[1].fraction, m[0]))
+
+
+def fits_empty(cluster: Cluster, members: Sequence[Member], form: Form) -> bool:
+    """Whether the empty cluster would hold the gang (counted per size of member)."""
+    sizes: dict[Demand, int] = {}
+    for _, demand in members:
+        sizes[demand] = sizes.get(demand, 0) + 1
+    if any(cluster.holds(demand, form) < count for demand, count in sizes.items()):
+        return False
+    row = cluster.rows.get(form)
+    total = int(cluster.total[row].sum()) if row is not None else 0
+    return sum(d.count for _, d in members if not d.is_fraction) <= total
+
+
+def node_scores(
+    cluster: Cluster, demand: Demand, form: Form, columns: Ints
+) -> tuple[int, ...]:
+    """Rank nodes for kube-scheduler: 10 for the least cost, 0 where it does not fit."""
+    fitting = cluster.fits(demand, form)[columns]
+    if not fitting.any():
+        return (0,) * len(columns)
+    cost = costs(cluster, demand, form, columns)
+    low, high = int(cost[fitting].min()), int(cost[fitting].max())
+    span = max(1, high - low)
+    scores = np.where(fitting, MAX_SCORE - ((cost - low) * (MAX_SCORE - 1)) // span, 0)
+    return tuple(int(score) for score in scores)

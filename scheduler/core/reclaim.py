@@ -1,0 +1,331 @@
+"""Who must give back: the cheapest legal victims that really free room.
+
+Theory of operation
+-------------------
+Capacity changes hands against the will of its holder by four named rules only
+(design, section 9). The taker is a waiting gang, the victim a running one:
+
+* ``covered_takes_burst`` (exchange a): demand its guarantee covers takes the burst of
+  another tenant. Cover is judged at the two queues below the point where the paths of
+  taker and victim meet.
+* ``inference_takes_lower`` (b): inference burst within its tier's share takes training
+  or batch burst.
+* ``toward_shares`` (c): in one tier, the taker ends at or below its share, while the
+  victim's tenant was above its own and ends no lower, relative to share.
+* ``preempts_within``: inside a tenant, a more urgent class takes from a lower one, and
+  at equal class a higher priority from a lower one.
+
+A covered workload is never a victim for another tenant, and nobody is evicted unless
+the taker is placed in the room that this frees. Each exchange lowers, in this order,
+(unserved covered demand by class, unserved inference burst, sorted over-shares), so
+with frozen inputs they come to an end.
+
+The search is greedy: victims by cost per device until the taker can be placed, then
+*add back*, dearest first, everyone whose room turned out not to be needed. For a
+single pod every node is tried by itself as well, and the cheapest answer wins.
+
+Lost work is the cost: quanta x (time since the last checkpoint + restart time) x value
+of the class, plus a fixed amount per gang and a penalty for one freshly started.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from scheduler.core.cluster import Cluster, Mask, Placed
+from scheduler.core.gpu import QUANTA_PER_GPU, Form, class_of, value_weight
+from scheduler.core.placement import Member, place_gang
+from scheduler.core.quota import QuotaTree
+from scheduler.core.workload import GangId, PodUid, TenantName, WorkloadClass
+
+FIXED_COST_S = 30
+"""Cost of breaking up any gang, in seconds of one GPU."""
+
+FRESH_S = 600.0
+"""A gang younger than this costs up to as much more, in seconds of one GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """A running gang as the search for victims sees it.
+
+    `saved` is when its work was last safe (checkpoint or start), seconds.
+    `tier` is the tier its demand counts in (a workload class).
+    """
+
+    gang: GangId
+    tenant: TenantName
+    workload_class: WorkloadClass
+    tier: WorkloadClass
+    priority: int
+    preemptible: bool
+    form: Form
+    quanta: int
+    pods: tuple[PodUid, ...]
+    started: float
+    saved: float
+    restart_cost_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taker:
+    """A waiting gang that looks for room on `form`."""
+
+    gang: GangId
+    tenant: TenantName
+    workload_class: WorkloadClass
+    tier: WorkloadClass
+    priority: int
+    form: Form
+    quanta: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Court:
+    """Everything a rule may look at.
+
+    Parameters
+    ----------
+    covers
+        Covered gangs of every queue: ``covers[queue]``.
+    shares
+        ``shares[queue, form]``: quanta per tier that division grants now.
+    tier_use
+        ``tier_use[tenant, form]``: quanta in use per tier.
+    min_runtime_s
+        Burst younger than this is spared by exchanges b and c, seconds.
+    """
+
+    now: float
+    tree: QuotaTree
+    covers: Callable[[TenantName], frozenset[GangId]]
+    shares: Callable[[TenantName, Form], Sequence[int]]
+    tier_use: Callable[[TenantName, Form], Sequence[int]]
+    min_runtime_s: float
+    freed: dict[tuple[TenantName, Form], int] = field(default_factory=dict)
+
+    def is_covered(self, gang: GangId, tenant: TenantName, against: TenantName) -> bool:
+        """Whether the gang is covered where the two tenants part."""
+        at, _ = self.tree.parting(tenant, against)
+        return gang in self.covers(at)
+
+
+# -- rules --------------------------------------------------------------------
+
+
+def preempts_within(taker: Taker, victim: Holding) -> bool:
+    """Rule ``preempt``: by class, then priority, inside one tenant."""
+    if taker.tenant != victim.tenant:
+        return False
+    ours = (int(taker.workload_class), -taker.priority)
+    return ours < (int(victim.workload_class), -victim.priority)
+
+
+def covered_takes_burst(taker: Taker, victim: Holding, court: Court) -> bool:
+    """Exchange a of design section 9."""
+    return (
+        taker.tenant != victim.tenant
+        and court.is_covered(taker.gang, taker.tenant, victim.tenant)
+        and not court.is_covered(victim.gang, victim.tenant, taker.tenant)
+    )
+
+
+def inference_takes_lower(taker: Taker, victim: Holding, court: Court) -> bool:
+    """Exchange b of design section 9."""
+    if not taker.tier.is_inference or victim.tier.is_inference:
+        return False
+    if not _may_trade_burst(taker, victim, court):
+        return False
+    urgent = WorkloadClass.INFERENCE + 1
+    share = sum(court.shares(taker.tenant, taker.form)[:urgent])
+    used = sum(court.tier_use(taker.tenant, taker.form)[:urgent])
+    return used + taker.quanta <= share
+
+
+def toward_shares(taker: Taker, victim: Holding, court: Court) -> bool:
+    """Exchange c of design section 9, judged at the queues where the two part."""
+    if taker.tier != victim.tier or not _may_trade_burst(taker, victim, court):
+        return False
+    form, tree = taker.form, court.tree
+    ours, theirs = tree.parting(taker.tenant, victim.tenant)
+    our_share = sum(court.shares(ours, form))
+    their_share = sum(court.shares(theirs, form))
+    our_end = tree.used(ours, form) + taker.quanta
+    their_use = tree.used(theirs, form) - court.freed.get((theirs, form), 0)
+    their_end = their_use - victim.quanta
+    return (
+        our_end <= our_share
+        and sum(court.shares(taker.tenant, form))
+        >= tree.used(taker.tenant, form) + taker.quanta
+        and their_use > their_share
+        and their_end * our_share >= our_end * their_share
+    )
+
+
+def _may_trade_burst(taker: Taker, victim: Holding, court: Court) -> bool:
+    """Tell what b and c have in common: other tenant, burst, run long enough."""
+    return (
+        taker.tenant != victim.tenant
+        and not court.is_covered(victim.gang, victim.tenant, taker.tenant)
+        and court.now - victim.started >= court.min_runtime_s
+    )
+
+
+def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
+    """Whether some rule lets the taker evict the victim."""
+    if victim.form != taker.form:
+        return False
+    if not victim.preemptible and victim.gang in court.covers(victim.tenant):
+        return False
+    return (
+        preempts_within(taker, victim)
+        or covered_takes_burst(taker, victim, court)
+        or inference_takes_lower(taker, victim, court)
+        or toward_shares(taker, victim, court)
+    )
+
+
+# -- cost ---------------------------------------------------------------------
+
+
+def lost_work(victim: Holding, now: float) -> int:
+    """Return the cost of evicting the gang, in quanta x milliseconds of a GPU.
+
+    Worth is relative to an A100-80GB (``gpu.value_weight``).
+    """
+    redo_s = max(0.0, now - victim.saved) + victim.restart_cost_s
+    fresh_s = max(0.0, FRESH_S - (now - victim.started))
+    work = victim.quanta * round(1000 * redo_s) * value_weight(class_of(victim.form))
+    fixed = QUANTA_PER_GPU * round(1000 * (FIXED_COST_S + fresh_s))
+    return work // 1000 + fixed
+
+
+# -- search -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Victims, cheapest set found, and where the taker goes once they are gone."""
+
+    victims: tuple[GangId, ...]
+    placed: tuple[Placed, ...]
+    cost: int
+
+
+Ranked = Sequence[tuple[int, Holding]]
+
+
+def find_exchange(
+    cluster: Cluster,
+    taker: Taker,
+    holdings: Iterable[Holding],
+    court: Court,
+    allowed: dict[PodUid, Mask] | None = None,
+) -> Exchange | None:
+    """Return the cheapest legal exchange found that places the taker, else None.
+
+    Nothing is changed: all trials are undone.
+
+    Parameters
+    ----------
+    allowed
+        Nodes that are open to a pod; a pod that is not listed may go anywhere.
+    """
+    ranked = sorted(
+        (
+            (lost_work(holding, court.now), holding)
+            for holding in holdings
+            if holding.form == taker.form
+        ),
+        key=lambda pair: (pair[0] * QUANTA_PER_GPU // pair[1].quanta, pair[1].gang),
+    )
+    search = _Search(cluster, taker, court, allowed)
+    answers = [search.run(ranked)]
+    if answers[0] is not None and len(taker.members) == 1:
+        answers.extend(search.run(subset) for subset in _by_node(cluster, ranked))
+    found = [answer for answer in answers if answer is not None]
+    return min(found, key=lambda a: (a.cost, a.victims), default=None)
+
+
+def _by_node(cluster: Cluster, ranked: Ranked) -> list[list[tuple[int, Holding]]]:
+    """Group the candidates by the nodes they sit on, in the order nodes joined."""
+    groups: dict[int, list[tuple[int, Holding]]] = {}
+    for pair in ranked:
+        for column in sorted({cluster.placed[uid].column for uid in pair[1].pods}):
+            groups.setdefault(column, []).append(pair)
+    return [groups[column] for column in sorted(groups)]
+
+
+class _Search:
+    """One search for victims; every change it makes to the cluster is undone."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        taker: Taker,
+        court: Court,
+        allowed: dict[PodUid, Mask] | None,
+    ) -> None:
+        self.cluster = cluster
+        self.taker = taker
+        self.court = court
+        self.allowed = allowed
+        self.removed: dict[GangId, list[Placed]] = {}
+
+    def run(self, ranked: Ranked) -> Exchange | None:
+        """Evict legal candidates in order until the taker fits, then add back."""
+        self.court.freed.clear()
+        self.removed.clear()
+        taken: list[tuple[int, Holding]] = []
+        with self.cluster.trial():
+            for cost, holding in ranked:
+                if not may_take(self.taker, holding, self.court):
+                    continue
+                self._evict(holding)
+                taken.append((cost, holding))
+                if self._could_fit() and self._place() is not None:
+                    return self._add_back(taken)
+        return None
+
+    def _add_back(self, taken: list[tuple[int, Holding]]) -> Exchange:
+        """Put back, dearest first, every victim without whom the taker still fits.
+
+        The last one taken stays: without it the taker did not fit.
+        """
+        needed = list(taken)
+        for pair in sorted(taken[:-1], key=lambda p: (-p[0], p[1].gang)):
+            with self.cluster.trial():
+                self._put_back(pair[1])
+                spare = self._place() is not None
+            if spare:
+                self._put_back(pair[1])
+                needed.remove(pair)
+        placed = self._place()
+        assert placed is not None, "the taker fitted a moment ago"
+        victims = tuple(sorted(holding.gang for _, holding in needed))
+        return Exchange(victims, placed, sum(cost for cost, _ in needed))
+
+    def _evict(self, victim: Holding) -> None:
+        taker, court = self.taker, self.court
+        self.removed[victim.gang] = [self.cluster.remove(uid) for uid in victim.pods]
+        _, theirs = court.tree.parting(taker.tenant, victim.tenant)
+        key = (theirs, taker.form)
+        court.freed[key] = court.freed.get(key, 0) + victim.quanta
+
+    def _put_back(self, victim: Holding) -> None:
+        for pod in self.removed[victim.gang]:
+            self.cluster.place(pod.uid, pod.column, pod.form, pod.demand, pod.slot)
+
+    def _place(self) -> tuple[Placed, ...] | None:
+        with self.cluster.trial():
+            return place_gang(
+                self.cluster, self.taker.members, self.taker.form, self.allowed
+            )
+
+    def _could_fit(self) -> bool:
+        """Cheap necessary test before a full placement is tried."""
+        members = self.taker.members
+        if any(demand.is_fraction for _, demand in members):
+            return True
+        free = self.cluster.free[self.cluster.rows[self.taker.form]]
+        return int(free[free > 0].sum()) >= sum(d.count for _, d in members)
