@@ -1,0 +1,186 @@
+"""From the file's text to settings, or to one error that lists everything wrong.
+
+Hidden here: YAML and pydantic. Duplicate keys, which YAML readers let pass, are
+refused. A file is taken whole or not at all.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from scheduler.config.rules import faults, node_faults, node_names, offers
+from scheduler.config.schema import Config, NodeConfig, Section
+from scheduler.core import Form, Node, NodeName, Policy, Queue, TenantName
+
+_SHOWN = 60
+_S = TypeVar("_S", bound=Section)
+
+
+class ConfigError(ValueError):
+    """Settings that cannot be used: one line per fault, with key, value and numbers."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain YAML, and refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"line {line}: key {name!r} is given twice")
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def load_config(path: Path) -> Config:
+    """Read a settings file.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read or used; the message lists every fault.
+    """
+    try:
+        return parse_config(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(text: str) -> Config:
+    """Read settings from YAML text.
+
+    Raises
+    ------
+    ConfigError
+        When they cannot be used; the message lists every fault.
+    """
+    try:
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader, stricter)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"the file must hold keys and values, not {raw!r}")
+    config = _validated(Config, raw, "")
+    found = faults(config)
+    if found:
+        raise ConfigError("\n".join(found))
+    return config
+
+
+def _validated(model: type[_S], raw: object, prefix: str) -> _S:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_line(raw, prefix, dict(fault)) for fault in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _line(raw: object, prefix: str, fault: Mapping[str, Any]) -> str:
+    path, value = prefix, raw
+    for step in fault["loc"]:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+        value = _inside(value, step)
+    path = path.lstrip(".")
+    if fault["type"] == "missing":
+        return f"{path}: is missing"
+    shown = repr(value)
+    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
+    if fault["type"] == "extra_forbidden":
+        return f"{path}: unknown key (value {shown})"
+    return f"{path}: {shown}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _inside(value: Any, step: int | str) -> object:
+    """Return what the file says there, as it is written."""
+    try:
+        return value[step]
+    except (KeyError, IndexError, TypeError):
+        return value
+
+
+# -- settings as the core takes them ------------------------------------------
+
+
+def nodes_of(config: Config) -> tuple[Node, ...]:
+    """Return the fleet, every node by itself."""
+    return tuple(
+        _node(entry, name) for entry in config.nodes for name in node_names(entry)
+    )
+
+
+def node_of(raw: object, where: str = "node") -> Node:
+    """Read one node in the file's form, as events carry it.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be used; `where` is what its keys are named after.
+    """
+    entry = _validated(NodeConfig, raw, where)
+    found = list(node_faults(where, entry))
+    if entry.count != 1:
+        found.append(f"{where}.count: {entry.count}: an event is about one node")
+    if found:
+        raise ConfigError("; ".join(found))
+    return _node(entry, entry.name)
+
+
+def _node(entry: NodeConfig, name: str) -> Node:
+    return Node(
+        name=NodeName(name),
+        offers=offers(entry),
+        gpus=entry.gpus,
+        cpu_milli=entry.cpu,
+        memory_mib=entry.memory,
+        ready=entry.ready,
+    )
+
+
+def queues_of(config: Config) -> tuple[Queue, ...]:
+    """Return the tenant tree; the order of the file is the order of creation."""
+    return tuple(
+        Queue(
+            name=TenantName(tenant.name),
+            parent=TenantName(tenant.parent) if tenant.parent else None,
+            guarantee=_counts(tenant.guarantee),
+            borrowing_limit=_counts(tenant.borrowing_limit),
+            lending_limit=_counts(tenant.lending_limit),
+            limit=_counts(tenant.limit),
+            weight=tenant.weight,
+            priority=tenant.priority,
+            order=order,
+        )
+        for order, tenant in enumerate(config.tenants)
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> tuple[tuple[Form, int], ...]:
+    return tuple(sorted((Form(form), count) for form, count in counts.items()))
+
+
+def tenants_of(config: Config) -> dict[str, TenantName]:
+    """Return the tenant of every namespace that is mapped to one."""
+    return {
+        namespace: TenantName(tenant.name)
+        for tenant in config.tenants
+        for namespace in tenant.namespaces
+    }
+
+
+def policy_of(config: Config) -> Policy:
+    """Return the engine's settings; standalone mode decides in Filter itself."""
+    policy = config.policy
+    return Policy(
+        inline=True,
+        checkpoint_notice_s=policy.checkpoint_notice,
+        eviction_grace_s=policy.eviction_grace,
+        gang_start_timeout_s=policy.gang_start_timeout,
+        min_runtime_s=policy.min_runtime,
+        cycle_s=policy.cycle,
+        margin_s=policy.margin,
+    )

@@ -1,0 +1,305 @@
+"""The settings file's keys, types and units.
+
+Hidden here: how each value is written (``60s``, ``512Gi``, ``127.0.0.1:8080``) and
+read. Keys are camelCase in the file. Every model is frozen and refuses unknown keys;
+what spans several keys is judged by ``rules``.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from scheduler.core import WorkloadClass, workload_class
+from scheduler.quantity import (
+    cpu_milli,
+    memory_mib,
+    quantity,
+    round_down,
+    seconds,
+)
+
+MIN_KEEP_ALIVE_S = 120.0
+"""kube-scheduler keeps idle connections for 90 s and does not retry a POST."""
+
+MAX_NODES = 20_000
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
+_ADDRESS = re.compile(r"(?:([^\s:\[\]]+)|\[([0-9a-fA-F:.]+)\]):(\d{1,5})", re.ASCII)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("needs a unit")
+    return value
+
+
+def _duration(value: object) -> float:
+    return seconds(_text(value))
+
+
+def _cpu(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be cores (64) or millicores (500m)")
+    return round_down(cpu_milli(str(value)))
+
+
+def _memory(value: object) -> int:
+    amount = round_down(memory_mib(_text(value)))
+    if amount < 1:
+        raise ValueError("is less than 1Mi: give a unit, as 512Gi")
+    return amount
+
+
+def _bytes(value: object) -> int:
+    amount = round_down(quantity(_text(value)))
+    if amount < 65_536:
+        raise ValueError("is less than 64Ki, too little for the names of a fleet")
+    return amount
+
+
+def _class(value: object) -> WorkloadClass:
+    return workload_class(str(value))
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split ``host:port`` (``[::1]:8080`` for IPv6); port 0 means any free one.
+
+    Raises
+    ------
+    ValueError
+        When the text is no such address.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match.group(3)) > 65_535:
+        raise ValueError("is not host:port, as 127.0.0.1:8080")
+    return match.group(1) or match.group(2), int(match.group(3))
+
+
+def _address(value: object) -> tuple[str, int]:
+    return parse_address(_text(value))
+
+
+def _named(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError(f"is no {what}: lower-case letters, digits, '-' and '.'")
+        return text
+
+    return check
+
+
+def _node_name(text: str) -> str:
+    if not _NAME.fullmatch(text.replace("{i}", "0", 1)):
+        raise ValueError("is no node name: lower-case letters, digits, '-', '.', {i}")
+    return text
+
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=86_400 * 366)]
+Cpu = Annotated[int, BeforeValidator(_cpu), Field(ge=0)]
+Memory = Annotated[int, BeforeValidator(_memory)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(le=1 << 30)]
+Address = Annotated[tuple[str, int], BeforeValidator(_address)]
+Name = Annotated[str, AfterValidator(_named(_NAME, "name"))]
+NodeNames = Annotated[str, AfterValidator(_node_name)]
+Class = Annotated[WorkloadClass, BeforeValidator(_class)]
+Count = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+Counts = dict[str, Count]
+
+
+class Section(BaseModel):
+    """What all parts of the file have in common."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=False,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: object) -> object:
+        """Take a section whose every key is commented out as one of defaults."""
+        return {} if value is None else value
+
+
+class ServerConfig(Section):
+    """Where the service listens."""
+
+    listen: Address = Field(
+        default=("127.0.0.1", 8080),
+        description="HTTP for kube-scheduler, health, metrics and standalone's door.",
+    )
+    grpc_listen: Address = Field(
+        default=("127.0.0.1", 9090),
+        description="gRPC for the `fairshare` command and other tools.",
+    )
+    max_body: Bytes = Field(
+        default=8 << 20,
+        description="Largest request body that is read; a larger one gets a 413.",
+    )
+    keep_alive: Duration = Field(
+        default=MIN_KEEP_ALIVE_S,
+        ge=MIN_KEEP_ALIVE_S,
+        description="How long an idle connection stays open, at least 120s.",
+    )
+    stop_timeout: Duration = Field(
+        default=3.0,
+        le=60,
+        description="How long calls in flight may take to end after SIGTERM.",
+    )
+
+
+class SolverConfig(Section):
+    """Lane 2: the second look at what the quick pass left waiting."""
+
+    enabled: StrictBool = Field(
+        default=True, description="Whether the solver's process is started at all."
+    )
+    budget: Duration = Field(
+        default=2.0, gt=0, le=600, description="Wall-clock time of one solve."
+    )
+
+
+class PolicyConfig(Section):
+    """How capacity changes hands."""
+
+    checkpoint_notice: Duration = Field(
+        default=60.0,
+        le=3600,
+        description="Time a victim has to save its work before it is evicted.",
+    )
+    eviction_grace: Duration = Field(
+        default=120.0, le=3600, description="Most time a victim may take to shut down."
+    )
+    gang_start_timeout: Duration = Field(
+        default=60.0,
+        gt=0,
+        description="Lifetime of a decision whose pods have not been bound.",
+    )
+    min_runtime: Duration = Field(
+        default=300.0,
+        description="Burst younger than this is spared when burst replaces burst.",
+    )
+    cycle: Duration = Field(
+        default=1.0,
+        ge=0.05,
+        le=10,
+        description="Longest time between two looks at the queue.",
+    )
+    margin: Duration = Field(
+        default=5.0, description="Allowance for the rest, part of the reclaim bound."
+    )
+    solver: SolverConfig = Field(
+        default=SolverConfig(), description="The second, slower lane."
+    )
+
+
+class DefaultsConfig(Section):
+    """What holds for pods that do not say."""
+
+    workload_class: Class = Field(
+        default=WorkloadClass.TRAINING,
+        description="Class of pods whose PriorityClass is none of fairshare's.",
+    )
+
+
+class MigConfig(Section):
+    """GPUs of a node that are cut alike."""
+
+    gpus: StrictInt = Field(ge=1, le=64, description="How many GPUs are cut so.")
+    slices: Counts = Field(description="Slices of each of them, per MIG profile.")
+
+
+class NodeConfig(Section):
+    """A node, or a row of equal nodes."""
+
+    name: NodeNames = Field(
+        description="Node name; `{i}` is replaced by the number of the node, from 0."
+    )
+    count: StrictInt = Field(
+        default=1, ge=1, le=MAX_NODES, description="How many such nodes there are."
+    )
+    gpu_class: str = Field(description="GPU model and memory, as h100-80gb.")
+    gpus: StrictInt = Field(ge=0, le=64, description="Physical GPUs of one node.")
+    mig: tuple[MigConfig, ...] = Field(
+        default=(), description="GPUs of one node that are cut by MIG; default none."
+    )
+    shared_replicas: StrictInt = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Pods that share each GPU (time-slicing or MPS); 1: not shared.",
+    )
+    cpu: Cpu = Field(
+        default=0, description="Allocatable cores (64, 500m); left out: not tracked."
+    )
+    memory: Memory = Field(
+        default=0, description="Allocatable memory (512Gi); left out: not tracked."
+    )
+    ready: StrictBool = Field(
+        default=True, description="False: what runs stays, nothing new is placed."
+    )
+
+
+class TenantConfig(Section):
+    """A queue of the tenant tree; one without children is a tenant."""
+
+    name: Name = Field(description="Name of the queue.")
+    parent: Name | None = Field(
+        default=None, description="Queue above it; left out: a root."
+    )
+    namespaces: tuple[Name, ...] = Field(
+        default=(), description="Namespaces whose pods are charged to it."
+    )
+    guarantee: Counts = Field(
+        default={}, description="Devices per form that are theirs whenever they ask."
+    )
+    borrowing_limit: Counts = Field(
+        default={},
+        description="Most devices above the guarantee; a form not listed: no limit.",
+    )
+    lending_limit: Counts = Field(
+        default={},
+        description="Most idle guaranteed devices others may use; not listed: all.",
+    )
+    limit: Counts = Field(
+        default={}, description="Most devices in total; a form not listed: no limit."
+    )
+    weight: StrictInt = Field(
+        default=1,
+        ge=0,
+        le=1_000_000,
+        description="Share of the burst pool relative to its siblings.",
+    )
+    priority: StrictInt = Field(
+        default=0,
+        ge=-1_000_000,
+        le=1_000_000,
+        description="Tenant priority when burst is divided, larger first.",
+    )
+
+
+class Config(Section):
+    """The whole file."""
+
+    server: ServerConfig = Field(default=ServerConfig(), description="Listening.")
+    policy: PolicyConfig = Field(default=PolicyConfig(), description="Behaviour.")
+    defaults: DefaultsConfig = Field(
+        default=DefaultsConfig(), description="For pods that do not say."
+    )
+    nodes: tuple[NodeConfig, ...] = Field(description="Standalone mode: the fleet.")
+    tenants: tuple[TenantConfig, ...] = Field(description="The tenant tree.")
