@@ -1,0 +1,1 @@
+"""Generated from protos/scheduler/v1 by protos/generate.sh; imported by rpc alone."""
