@@ -245,9 +245,8 @@ def is_legal(gpu_class: GpuClass, counts: Mapping[str, int]) -> bool:
     wanted: Counter[str] = Counter()
     for profile, count in counts.items():
         wanted[_usual_name(gpu_class, profile)] += count
-    return tuple(wanted[profile] for profile in known) in _multisets(gpu_class) and (
-        wanted.keys() <= set(known)
-    )
+    counted = tuple(wanted[profile] for profile in known)
+    return wanted.keys() <= set(known) and counted in _multisets(gpu_class)
 
 
 def stranded(gpu_class: GpuClass, counts: Mapping[str, int]) -> int:
@@ -289,9 +288,8 @@ def _parts(text: str) -> _Parts:
     family, kinds, _ = CLASSES[name]
     profile = _usual_name(gpu_class, rest)
     if profile not in kinds:
-        raise ValueError(
-            f"{text!r}: {name} has no profile {rest!r}, but {_told(kinds)}"
-        )
+        known = ", ".join(kinds)
+        raise ValueError(f"{text!r}: {name} has no profile {rest!r}, but {known}")
     units, _, _, table = GEOMETRIES[family]
     quanta, lost = divmod(QUANTA_PER_GPU * table[kinds[profile]][0], units)
     if lost:
@@ -309,10 +307,6 @@ def _replicas(text: str, rest: str) -> int:
     if QUANTA_PER_GPU % replicas:
         raise ValueError(f"{text!r}: {replicas} replicas do not divide a GPU exactly")
     return replicas
-
-
-def _told(names: Mapping[str, str]) -> str:
-    return ", ".join(names)
 
 
 def _usual_name(gpu_class: GpuClass, profile: str) -> str:
