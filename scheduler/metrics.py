@@ -1,0 +1,176 @@
+"""Prometheus series, derived from decisions.
+
+Hidden here: the series' names. What the fleet looks like is computed when somebody
+scrapes; only what happens is counted as it happens, on label children that are bound
+once. Series are per tenant, form and reason, never per node or pod.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from scheduler.core import (
+    QUANTA_PER_GPU,
+    Form,
+    QueueEntry,
+    TenantUse,
+    class_of,
+)
+
+VERBS = ("filter", "prioritize", "preempt")
+_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0)
+_GAUGES = {
+    "guarantee": "GPUs that are theirs whenever they ask.",
+    "used": "GPUs they are charged for now.",
+    "burst": "Part of the use that the guarantee does not pay for.",
+    "pending": "GPUs asked for and waiting.",
+    "share": "GPUs that the division of capacity grants now.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """What a scrape shows; amounts in quanta."""
+
+    tenants: tuple[TenantUse, ...]
+    queue: tuple[QueueEntry, ...]
+    capacity: dict[Form, int]
+    stranded: int
+    wishes: int
+
+
+class Metrics:
+    """All series of one service, in a registry of their own.
+
+    `fleet` is called at every scrape.
+    """
+
+    def __init__(self, fleet: Callable[[], Fleet]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_FleetCollector(fleet))
+        latency = Histogram(
+            "fairshare_webhook_seconds",
+            "Time to answer kube-scheduler, without the network.",
+            ["verb"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.latency = {verb: latency.labels(verb) for verb in VERBS}
+        self._decisions = Counter(
+            "fairshare_decisions",
+            "Answers by verb and reason.",
+            ["verb", "reason"],
+            registry=self._registry,
+        )
+        self._actions = Counter(
+            "fairshare_actions",
+            "Actions by kind: Admit, Withdraw, CheckpointRequest, Evict.",
+            ["kind"],
+            registry=self._registry,
+        )
+        self.cycle = Histogram(
+            "fairshare_cycle_seconds",
+            "Time of one look at the queue (lane 1).",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._solves = Counter(
+            "fairshare_solves",
+            "Solves of lane 2 by outcome: planned, empty, failed.",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self.events = Counter(
+            "fairshare_events", "Events taken.", registry=self._registry
+        )
+        self._children: dict[tuple[str, ...], Counter] = {}
+
+    def decided(self, verb: str, reason: str) -> None:
+        """Count one answer."""
+        self._child(self._decisions, verb, reason).inc()
+
+    def acted(self, kind: str) -> None:
+        """Count one action."""
+        self._child(self._actions, kind).inc()
+
+    def solved(self, outcome: str) -> None:
+        """Count one solve of lane 2."""
+        self._child(self._solves, outcome).inc()
+
+    def _child(self, series: Counter, *labels: str) -> Counter:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = series.labels(*labels)
+        return child
+
+    def render(self) -> bytes:
+        """Return everything in the text format."""
+        return generate_latest(self._registry)
+
+
+class _FleetCollector(Collector):
+    """Who holds what, computed when it is asked for."""
+
+    def __init__(self, fleet: Callable[[], Fleet]) -> None:
+        self._fleet = fleet
+
+    def describe(self) -> Iterator[Metric]:
+        """Name nothing in advance: nothing is computed before the first scrape."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Compute the gauges."""
+        fleet = self._fleet()
+        yield from _tenant_gauges(fleet)
+        yield _waiting(fleet)
+        yield _capacity(fleet)
+        yield _plain("stranded_gpus", "GPUs that MIG layouts leave unused.")(
+            fleet.stranded / QUANTA_PER_GPU
+        )
+        yield _plain("wishes", "Actions that nobody has acknowledged.")(fleet.wishes)
+
+
+def _tenant_gauges(fleet: Fleet) -> Iterator[Metric]:
+    for name, text in _GAUGES.items():
+        gauge = GaugeMetricFamily(
+            f"fairshare_{name}_gpus", text, labels=("tenant", "gpu_class", "form")
+        )
+        for row in fleet.tenants:
+            labels = (row.name, class_of(row.form), row.form)
+            gauge.add_metric(labels, getattr(row, name) / QUANTA_PER_GPU)
+        yield gauge
+
+
+def _waiting(fleet: Fleet) -> Metric:
+    pods: Tally[tuple[str, str, str]] = Tally()
+    for entry in fleet.queue:
+        key = (entry.tenant, entry.workload_class.label, entry.reason.name)
+        pods[key] += entry.pods
+    gauge = GaugeMetricFamily(
+        "fairshare_waiting_pods",
+        "Pods that wait, by what they wait for.",
+        labels=("tenant", "workload_class", "reason"),
+    )
+    for labels, count in sorted(pods.items()):
+        gauge.add_metric(labels, count)
+    return gauge
+
+
+def _capacity(fleet: Fleet) -> Metric:
+    gauge = GaugeMetricFamily(
+        "fairshare_capacity_gpus", "GPUs of the fleet.", labels=("gpu_class", "form")
+    )
+    for form, quanta in fleet.capacity.items():
+        gauge.add_metric((class_of(form), form), quanta / QUANTA_PER_GPU)
+    return gauge
+
+
+def _plain(name: str, text: str) -> Callable[[float], Metric]:
+    def gauge(value: float) -> Metric:
+        return GaugeMetricFamily(f"fairshare_{name}", text, value=value)
+
+    return gauge

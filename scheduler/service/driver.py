@@ -1,0 +1,321 @@
+"""Drives the engine: when it is called, and what becomes of what it says.
+
+Everything here runs on one asyncio loop, and every call into the engine is synchronous
+and short: the loop is the lock. Decisions are taken in monotonic time. A cycle follows
+each change within a few milliseconds (several changes share one), each deadline of the
+engine, and at the latest every ``policy.cycle``. What lane 1 leaves waiting goes to the
+solver's process, one problem at a time, so seldom that taking the problem stays a small
+part of the loop's time.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from scheduler.codec import Naming, Reported
+from scheduler.config import Config, nodes_of, policy_of, queues_of, tenants_of
+from scheduler.core import (
+    Action,
+    CheckpointRequest,
+    Engine,
+    Event,
+    Evict,
+    Explanation,
+    Filtered,
+    NodeName,
+    NodeUp,
+    Pod,
+    PodBound,
+    PodGone,
+    PodUid,
+    Problem,
+    QueueEntry,
+    Reason,
+    TenantsChanged,
+    TenantUse,
+)
+from scheduler.metrics import Fleet, Metrics
+from scheduler.service.outbox import Outbox
+from scheduler.service.roster import Roster
+from scheduler.service.solver import Solver
+
+COALESCE_S = 0.01
+"""Changes within this time are looked at together, seconds."""
+
+SOLVE_SHARE = 0.02
+"""Most of the loop's time that goes into taking problems for the solver."""
+
+RETRY_S = 10.0
+"""Pause after a solve that failed, seconds."""
+
+HEALTHY_S = 30.0
+"""A service whose last cycle is older than this is not well, seconds."""
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """One engine with its clock, its cycle and its outbox.
+
+    Not ready before `start`, nor after `stop`. All methods are called on the loop.
+    """
+
+    def __init__(
+        self, config: Config, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        policy = policy_of(config)
+        queues = queues_of(config)
+        parents = {queue.parent for queue in queues}
+        self._config = config
+        self._clock = clock
+        self._engine = Engine(policy)
+        self._queues = queues
+        self._cycle_s = policy.cycle_s
+        self._roster = Roster(
+            frozenset(queue.name for queue in queues if queue.name not in parents)
+        )
+        self._asked: dict[PodUid, float] = {}
+        self._changed = asyncio.Event()
+        self._last_cycle = 0.0
+        self._solver = Solver()
+        self._solving: asyncio.Task[None] | None = None
+        self._solved_version = -1
+        self._next_solve = 0.0
+        self._cycling: asyncio.Task[None] | None = None
+        self.naming = Naming(
+            tenants=tenants_of(config), default_class=config.defaults.workload_class
+        )
+        self.outbox = Outbox()
+        self.metrics = Metrics(self._fleet)
+        self.ready = False
+        self.draining = False
+
+    # -- life --------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Tell the engine of nodes and tenants, and begin to answer."""
+        self._apply([NodeUp(node) for node in nodes_of(self._config)])
+        self._apply([TenantsChanged(self._queues)])
+        self._cycle()
+        self._cycling = asyncio.create_task(self._run_cycles())
+        self.ready = True
+
+    def drain(self) -> None:
+        """Go on answering, but say that no new calls should come; end polls."""
+        self.draining = True
+        self.outbox.close()
+
+    async def stop(self) -> None:
+        """Answer no more; end the cycle and the solver's process."""
+        self.drain()
+        self.ready = False
+        if self._cycling is not None:
+            self._cycling.cancel()
+        self._solver.close()
+        tasks = [task for task in (self._cycling, self._solving) if task]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the cycle goes on."""
+        return not self.ready or self._clock() - self._last_cycle < HEALTHY_S
+
+    @property
+    def now(self) -> float:
+        """Monotonic time in which the engine's deadlines count, seconds."""
+        return self._clock()
+
+    # -- kube-scheduler's questions ----------------------------------------------
+
+    def filter(self, pod: Pod, nodes: Sequence[NodeName]) -> Filtered:
+        """Say where the pod may go.
+
+        Raises
+        ------
+        ValueError
+            When the pod or a node contradicts what is known; nothing has changed then.
+        """
+        now, before = self._clock(), self._engine.version
+        answer = self._engine.filter(pod, nodes, now)
+        if pod.uid not in self._roster.bound:
+            self._roster.pods.setdefault(pod.uid, pod)
+            self._asked[pod.uid] = now
+        if self._engine.version != before:
+            self._changed.set()
+        reason = "ACCEPTED" if answer.accepted else answer.default.name
+        self.metrics.decided("filter", reason)
+        return answer
+
+    def score(self, pod: Pod, nodes: Sequence[NodeName]) -> tuple[int, ...]:
+        """Rate nodes 0..10, in order.
+
+        Raises
+        ------
+        ValueError
+            When a node is unknown.
+        """
+        return self._engine.score(pod, nodes, self._clock())
+
+    def preempt(
+        self, pod: Pod | None, offers: Mapping[NodeName, Sequence[PodUid]]
+    ) -> dict[NodeName, tuple[PodUid, ...]]:
+        """Narrow or correct kube-scheduler's choice of victims.
+
+        A pod that asks for no GPU (None) may not evict one that holds some.
+
+        Raises
+        ------
+        ValueError
+            When a node is unknown.
+        """
+        unknown = sorted(set(offers) - self._roster.nodes.keys())
+        if unknown:
+            raise ValueError(f"unknown node {unknown[0]!r}")
+        if pod is None:
+            kept = {n: tuple(v) for n, v in offers.items() if self._are_foreign(v)}
+        else:
+            kept = dict(self._engine.preempt(pod, offers, self._clock()).victims)
+        self.metrics.decided("preempt", "VICTIMS" if kept else "NO_VICTIMS")
+        return kept
+
+    def _are_foreign(self, victims: Iterable[PodUid]) -> bool:
+        return not any(uid in self._roster.pods for uid in victims)
+
+    # -- the event door ----------------------------------------------------------
+
+    def report(self, batch: Collection[Reported]) -> int:
+        """Apply a batch of events, whole or not at all; return how many there were.
+
+        Raises
+        ------
+        CodecError
+            For the first event that contradicts what is known.
+        """
+        events = self._roster.judge(batch, self._state_of)
+        self._apply(events)
+        self.metrics.events.inc(len(events))
+        self._changed.set()
+        return len(events)
+
+    def _state_of(self, uid: PodUid) -> Reason | None:
+        found = self._engine.explain(uid, self._clock())
+        return found.reason if found else None
+
+    def _apply(self, events: Iterable[Event]) -> None:
+        now = self._clock()
+        for event in events:
+            self._engine.observe(event, now)
+            self._roster.note(event)
+            if isinstance(event, PodBound | PodGone):
+                self._asked.pop(event.uid, None)
+            if isinstance(event, PodGone):
+                self.outbox.forget(event.uid)
+
+    # -- views -------------------------------------------------------------------
+
+    def tenants(self) -> tuple[TenantUse, ...]:
+        """Who holds what."""
+        return self._engine.tenants(self._clock())
+
+    def queue(self) -> tuple[QueueEntry, ...]:
+        """List waiting gangs in the order of decision."""
+        return self._engine.queue(self._clock())
+
+    def explain(self, pod: str) -> Explanation | None:
+        """Why a pod is where it is; `pod` is a UID or ``namespace/name``.
+
+        Of several pods of one name the youngest counts.
+        """
+        uid = PodUid(pod)
+        if uid not in self._roster.pods:
+            named = (u for u, p in reversed(self._roster.pods.items()) if p.name == pod)
+            uid = next(named, uid)
+        return self._engine.explain(uid, self._clock())
+
+    def _fleet(self) -> Fleet:
+        return Fleet(
+            tenants=self.tenants(),
+            queue=self.queue(),
+            capacity=self._engine.capacity(),
+            stranded=self._engine.stranded(),
+            wishes=len(self.outbox),
+        )
+
+    # -- lane 1 ------------------------------------------------------------------
+
+    async def _run_cycles(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self._until_next_cycle())
+            await asyncio.sleep(COALESCE_S)
+            self._changed.clear()
+            try:
+                self._cycle()
+                self._consider_solving()
+            except Exception:
+                log.exception("a cycle failed; the next one tries again")
+
+    def _until_next_cycle(self) -> float:
+        deadline = self._engine.next_deadline()
+        if deadline is None:
+            return self._cycle_s
+        return min(self._cycle_s, max(0.0, deadline - self._clock()))
+
+    def _cycle(self) -> None:
+        with self.metrics.cycle.time():
+            self._forget_lost()
+            self._take(self._engine.cycle(self._clock()))
+        self._last_cycle = self._clock()
+
+    def _take(self, actions: Iterable[Action]) -> None:
+        """Put wishes that others perform into the outbox.
+
+        Admit and Withdraw stay here: inline, the next Filter says the same.
+        """
+        for action in actions:
+            self.metrics.acted(type(action).__name__)
+            if isinstance(action, CheckpointRequest | Evict):
+                pod = self._roster.pods.get(action.uid)
+                self.outbox.put(action, pod.name if pod else action.uid)
+
+    def _forget_lost(self) -> None:
+        """Take pods for deleted that nobody has asked about for long."""
+        since = self._clock() - self._config.policy.forget_after
+        lost = [uid for uid, asked in self._asked.items() if asked < since]
+        self._apply([PodGone(uid) for uid in lost])
+
+    # -- lane 2 ------------------------------------------------------------------
+
+    def _consider_solving(self) -> None:
+        """Hand what lane 1 left waiting to the solver, unless it is at work."""
+        engine, begun = self._engine, self._clock()
+        if (
+            not self._config.policy.solver.enabled
+            or self._solving is not None
+            or begun < self._next_solve
+            or not self._roster.waiting
+            or engine.version == self._solved_version
+        ):
+            return
+        self._solved_version = engine.version
+        problem = engine.problem(begun)
+        self._next_solve = begun + (self._clock() - begun) / SOLVE_SHARE
+        if problem.asks:
+            self._solving = asyncio.create_task(self._solve(problem))
+
+    async def _solve(self, problem: Problem) -> None:
+        budget = self._config.policy.solver.budget
+        try:
+            plan = await asyncio.to_thread(self._solver.solve, problem, budget)
+            if plan is None:
+                log.warning("the solver died or took too long; it is started anew")
+                self._next_solve = self._clock() + RETRY_S
+                self.metrics.solved("failed")
+            else:
+                self._take(self._engine.commit(plan, self._clock()))
+                self.metrics.solved("planned" if plan.admissions else "empty")
+        finally:
+            self._solving = None
+            self._changed.set()
