@@ -1,0 +1,239 @@
+"""Waiting of covered gangs: found in a first walk, measured in a second.
+
+Hidden here: that placeability, which is dear to compute, matters only in episodes
+longer than the bound. The first walk finds all episodes; the second looks at the
+cluster, and only while a long one is open.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from operator import attrgetter
+
+from scheduler.core import Cluster, GangId, PodUid, TenantName, place_gang
+from simulator.audit.standings import Gang, Standings, Tenant
+from simulator.simulation import Record
+from simulator.trace import Trace, TraceJob
+
+
+@dataclass(slots=True)
+class Episode:
+    """One gang waits while it is covered; seconds.
+
+    `latency_s` is set where the episode is a reclaim.
+    """
+
+    job: TraceJob
+    since: float
+    until: float = 0.0
+    latency_s: float | None = None
+    violation_s: float = 0.0
+    unplaceable_s: float = 0.0
+    placeable_since: float | None = None
+    others_burst_since: float | None = None
+
+
+@dataclass(slots=True)
+class Audit:
+    """What the judge found.
+
+    `burst` holds, by job, quanta x seconds that no guarantee covered; `broken` counts
+    the covered gangs that were evicted for another tenant.
+    """
+
+    episodes: list[Episode] = field(default_factory=list[Episode])
+    burst: dict[str, float] = field(default_factory=dict[str, float])
+    broken: int = 0
+
+
+def audit(trace: Trace, log: Sequence[Record], bound_s: float) -> Audit:
+    """Judge a run.
+
+    Parameters
+    ----------
+    bound_s
+        The reclaim bound: how long placeable covered demand may wait, seconds.
+    """
+    found = _Finder(trace).walk(log)
+    long = [e for e in found.episodes if e.until - e.since > bound_s]
+    if long:
+        _measure(trace, log, bound_s, long)
+    return found
+
+
+def _instants(log: Iterable[Record]) -> Iterator[tuple[float, list[Record]]]:
+    for at, records in groupby(log, key=attrgetter("at")):
+        yield at, list(records)
+
+
+# -- the first walk -----------------------------------------------------------
+
+
+class _Finder:
+    """Opens and closes episodes, and spells of burst, as tenants change."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._state = Standings(trace)
+        self._found = Audit()
+        self._episodes: dict[GangId, tuple[Episode, Gang]] = {}
+        self._spells: dict[GangId, tuple[float, Gang]] = {}
+        self._waiting: dict[TenantName, dict[GangId, Gang]] = {}
+        self._bursting: dict[TenantName, dict[GangId, Gang]] = {}
+
+    def walk(self, log: Iterable[Record]) -> Audit:
+        """Return every episode, in the order in which they end."""
+        at = 0.0
+        for at, records in _instants(log):
+            changed = self._state.apply(records)
+            for tenant in changed:
+                self._note_waiting(tenant, at)
+                self._note_burst(tenant, at)
+            if changed:
+                self._note_others(at)
+        for gang in list(self._episodes):
+            self._close(gang, at)
+        for gang in list(self._spells):
+            self._settle(gang, at)
+        self._found.broken = self._state.broken
+        return self._found
+
+    def _note_waiting(self, tenant: Tenant, at: float) -> None:
+        before = self._waiting.get(tenant.name, {})
+        after = self._waiting[tenant.name] = tenant.waiting()
+        for name in before:
+            if name not in after:
+                self._close(name, at)
+        for name, gang in after.items():
+            if name not in before:
+                self._episodes[name] = (Episode(gang.job, since=at), gang)
+
+    def _close(self, name: GangId, at: float) -> None:
+        episode, gang = self._episodes.pop(name)
+        episode.until = at
+        if episode.others_burst_since is not None and not gang.waits:
+            episode.latency_s = at - episode.others_burst_since
+        self._found.episodes.append(episode)
+
+    def _note_burst(self, tenant: Tenant, at: float) -> None:
+        before = self._bursting.get(tenant.name, {})
+        after = self._bursting[tenant.name] = tenant.bursting()
+        for name in before:
+            if name not in after:
+                self._settle(name, at)
+        for name, gang in after.items():
+            if name not in before:
+                self._spells[name] = (at, gang)
+
+    def _settle(self, name: GangId, at: float) -> None:
+        since, gang = self._spells.pop(name)
+        burst = self._found.burst
+        amount = gang.standing.quanta * (at - since)
+        burst[gang.job.id] = burst.get(gang.job.id, 0.0) + amount
+
+    def _note_others(self, at: float) -> None:
+        """Mark the episodes during which another tenant bursts where they could run."""
+        taken = {
+            tenant: {gang.standing.form for gang in gangs.values()}
+            for tenant, gangs in self._bursting.items()
+            if gangs
+        }
+        for episode, gang in self._episodes.values() if taken else ():
+            if episode.others_burst_since is None and any(
+                tenant != gang.job.tenant and form in forms
+                for tenant, forms in taken.items()
+                for form, _ in gang.offers
+            ):
+                episode.others_burst_since = at
+
+
+# -- the second walk ----------------------------------------------------------
+
+
+def _measure(
+    trace: Trace, log: Iterable[Record], bound_s: float, long: list[Episode]
+) -> None:
+    """Split long episodes into placeable and unplaceable time."""
+    state, floor = Standings(trace), _Floor(trace)
+    ahead = sorted(long, key=lambda episode: episode.since, reverse=True)
+    active: list[Episode] = []
+    for (at, records), (until, _) in pairwise(_instants(log)):
+        state.apply(records)
+        while ahead and ahead[-1].since <= at:
+            active.append(ahead.pop())
+        active = [episode for episode in active if episode.until > at]
+        if active:
+            placeable = floor.placeable(state)
+            for episode in active:
+                fits = episode.job.id in placeable
+                _account(episode, at, until, bound_s, fits=fits)
+
+
+def _account(
+    episode: Episode, at: float, until: float, bound_s: float, *, fits: bool
+) -> None:
+    """Book the time from one instant to the next."""
+    if not fits:
+        episode.placeable_since = None
+        episode.unplaceable_s += until - at
+        return
+    if episode.placeable_since is None:
+        episode.placeable_since = at
+    late = max(at, episode.placeable_since + bound_s)
+    episode.violation_s += max(0.0, until - late)
+
+
+class _Floor:
+    """The cluster with nothing on it but covered running gangs."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._cluster = Cluster()
+        for node in trace.nodes:
+            self._cluster.set_node(node)
+        self._placed: dict[GangId, list[PodUid]] = {}
+
+    def placeable(self, state: Standings) -> set[str]:
+        """Return the jobs whose waiting gang is placeable now."""
+        tenants = state.tenants.values()
+        self._clear(tenants)
+        waiting: list[Gang] = []
+        for tenant in tenants:
+            for name in sorted(tenant.covered):
+                gang = tenant.gangs[name]
+                if not gang.standing.running:
+                    waiting.append(gang)
+                elif name not in self._placed:
+                    self._seat(name, gang)
+        with self._cluster.trial():
+            waiting.sort(key=lambda gang: gang.standing.rank)
+            return {gang.job.id for gang in waiting if self._fits(gang)}
+
+    def _clear(self, tenants: Iterable[Tenant]) -> None:
+        """Take away what is covered and running no more."""
+        stay = {
+            name
+            for tenant in tenants
+            for name in tenant.covered
+            if tenant.gangs[name].standing.running
+        }
+        for name in [name for name in self._placed if name not in stay]:
+            for uid in self._placed.pop(name):
+                self._cluster.remove(uid)
+
+    def _seat(self, name: GangId, gang: Gang) -> None:
+        self._placed[name] = []
+        for member, (node, form) in sorted(gang.seats.items()):
+            uid = PodUid(f"{name}#{member}")
+            column = self._cluster.index[node]
+            self._cluster.place(uid, column, form, gang.job.members[member])
+            self._placed[name].append(uid)
+
+    def _fits(self, gang: Gang) -> bool:
+        name = gang.standing.gang
+        members = [
+            (PodUid(f"{name}#{member}"), demand)
+            for member, demand in enumerate(gang.job.members)
+        ]
+        return any(
+            place_gang(self._cluster, members, form) is not None
+            for form, _ in gang.offers
+        )

@@ -1,0 +1,224 @@
+"""The log as standings: who runs, who waits, and what of it a guarantee covers.
+
+Hidden here: how records become the state that the walk of `scheduler.core.covered`
+looks at, and how little of it is computed anew at each instant.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from scheduler.core import (
+    Form,
+    GangId,
+    NodeName,
+    Standing,
+    TenantName,
+    charge,
+    covered,
+)
+from simulator.simulation import (
+    Admitted,
+    Bound,
+    Evicted,
+    Finished,
+    Record,
+    Submitted,
+    Withdrawn,
+)
+from simulator.trace import Trace, TraceJob
+
+
+class Gang:
+    """One job that waits or runs; `seats` are its admitted members."""
+
+    __slots__ = ("bound", "job", "offers", "seats", "standing")
+
+    def __init__(self, job: TraceJob, forms: Sequence[Form], record: Submitted) -> None:
+        self.job = job
+        self.offers = tuple((form, _quanta(job, form)) for form in forms)
+        self.seats: dict[int, tuple[NodeName, Form]] = {}
+        self.bound = 0
+        self.standing = self._stand(record.gang, record.at, self.offers, running=False)
+
+    def _stand(
+        self,
+        gang: GangId,
+        since: float,
+        offers: Sequence[tuple[Form, int]],
+        *,
+        running: bool,
+    ) -> Standing:
+        form, quanta = offers[0]
+        return Standing(
+            gang,
+            self.job.workload_class,
+            self.job.priority,
+            running,
+            since,
+            form,
+            quanta,
+            tuple(offers[1:]),
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether some member has no devices yet."""
+        return self.bound < len(self.job.members)
+
+    def run(self, at: float) -> None:
+        """Stand as a running gang, on the form it got."""
+        (_, form), *_ = self.seats.values()
+        offers = ((form, _quanta(self.job, form)),)
+        self.standing = self._stand(self.standing.gang, at, offers, running=True)
+
+    def queue(self, at: float) -> None:
+        """Stand as a waiting gang again."""
+        self.standing = self._stand(self.standing.gang, at, self.offers, running=False)
+
+
+def _quanta(job: TraceJob, form: Form) -> int:
+    return sum(demand.charge(form) for demand in job.members)
+
+
+class Tenant:
+    """The live gangs of a tenant, and which of them its guarantee covers."""
+
+    __slots__ = ("_demand", "covered", "dirty", "gangs", "guarantee", "name")
+
+    def __init__(self, name: TenantName, guarantee: dict[Form, int]) -> None:
+        self.name = name
+        self.guarantee = guarantee
+        self.gangs: dict[GangId, Gang] = {}
+        self.covered: set[GangId] = set()
+        self.dirty = False
+        self._demand: dict[Form, int] = {}
+
+    def put(self, gang: Gang, sign: int = 1) -> None:
+        """Add a gang as it stands now, or take it away if `sign` is -1."""
+        standing = gang.standing
+        self._demand[standing.form] = (
+            self._demand.get(standing.form, 0) + sign * standing.quanta
+        )
+        if sign > 0:
+            self.gangs[standing.gang] = gang
+        else:
+            del self.gangs[standing.gang]
+        self.dirty = True
+
+    def waiting(self) -> dict[GangId, Gang]:
+        """Return covered gangs that wait."""
+        return {
+            name: g
+            for name, g in self.gangs.items()
+            if g.waits and name in self.covered
+        }
+
+    def bursting(self) -> dict[GangId, Gang]:
+        """Return running gangs that are not covered."""
+        return {
+            name: gang
+            for name, gang in self.gangs.items()
+            if gang.standing.running and name not in self.covered
+        }
+
+    def judge(self) -> None:
+        """Bring `covered` up to date."""
+        self.dirty = False
+        fits = all(n <= self.guarantee.get(form, 0) for form, n in self._demand.items())
+        # With room for all of it the walk would take everybody: no need to walk.
+        self.covered = (
+            set(self.gangs)
+            if fits
+            else covered((g.standing for g in self.gangs.values()), self.guarantee)
+        )
+
+
+class Standings:
+    """The state of a replay."""
+
+    def __init__(self, trace: Trace) -> None:
+        offered = sorted({form for node in trace.nodes for form, _ in node.offers})
+        kinds = {job.members[0] for job in trace.jobs}
+        self._forms = {demand: demand.forms(offered) for demand in kinds}
+        self._jobs = {job.id: job for job in trace.jobs}
+        self._live: dict[str, Gang] = {}
+        self._owner: dict[GangId, TenantName] = {}
+        self.broken = 0  # covered gangs evicted for another tenant
+        self.tenants: dict[TenantName, Tenant] = {
+            queue.name: Tenant(
+                queue.name, {form: n * charge(form) for form, n in queue.guarantee}
+            )
+            for queue in sorted(trace.tenants, key=lambda queue: queue.name)
+        }
+        self._handlers: dict[type[Record], Callable[..., None]] = {
+            Submitted: self._submitted,
+            Admitted: self._admitted,
+            Withdrawn: self._withdrawn,
+            Bound: self._bound,
+            Evicted: self._evicted,
+            Finished: self._finished,
+        }
+
+    def apply(self, records: Iterable[Record]) -> list[Tenant]:
+        """Take note of one instant; return the tenants it changed, judged anew."""
+        for record in records:
+            handler = self._handlers.get(type(record))
+            if handler is not None:
+                handler(record)
+        changed = [tenant for tenant in self.tenants.values() if tenant.dirty]
+        for tenant in changed:
+            tenant.judge()
+        return changed
+
+    def _submitted(self, record: Submitted) -> None:
+        job = self._jobs[record.job]
+        forms = self._forms[job.members[0]]
+        if forms:  # what no node offers is nobody's to give
+            gang = self._live[job.id] = Gang(job, forms, record)
+            self._owner[record.gang] = job.tenant
+            self.tenants[job.tenant].put(gang)
+
+    def _admitted(self, record: Admitted) -> None:
+        gang = self._live[record.job]
+        gang.seats[record.member] = (record.node, record.form)
+        if len(gang.seats) == len(gang.job.members):
+            self._restand(gang, record.at, gang.run)
+
+    def _withdrawn(self, record: Withdrawn) -> None:
+        gang = self._live.get(record.job)
+        if gang is None:
+            return
+        whole = len(gang.seats) == len(gang.job.members)
+        del gang.seats[record.member]
+        if whole:
+            self._restand(gang, record.at, gang.queue)
+
+    def _bound(self, record: Bound) -> None:
+        gang = self._live.get(record.job)
+        if gang is not None:
+            gang.bound += 1
+            self.tenants[gang.job.tenant].dirty = True
+
+    def _evicted(self, record: Evicted) -> None:
+        gang = self._live.get(record.job)
+        if gang is None:
+            return
+        tenant = self.tenants[gang.job.tenant]
+        if tenant.dirty:
+            tenant.judge()
+            tenant.dirty = True
+        taker = self._owner.get(record.beneficiary, gang.job.tenant)
+        self.broken += taker != gang.job.tenant and gang.standing.gang in tenant.covered
+        self._drop(gang)
+
+    def _finished(self, record: Finished) -> None:
+        self._drop(self._live[record.job])
+
+    def _restand(self, gang: Gang, at: float, change: Callable[[float], None]) -> None:
+        tenant = self.tenants[gang.job.tenant]
+        tenant.put(gang, -1)
+        change(at)
+        tenant.put(gang)
+
+    def _drop(self, gang: Gang) -> None:
+        self.tenants[gang.job.tenant].put(gang, -1)
+        del self._live[gang.job.id]
