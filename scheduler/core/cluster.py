@@ -202,7 +202,10 @@ class Cluster:
             return np.zeros(n, np.bool_)
         mask = self.free[row, :n] >= demand.count
         if demand.is_fraction:
-            mask |= self.open[row, :n] >= demand.fraction
+            # below zero a hold counts on devices that are still in use: no slot there
+            # can be told from one that its victims have yet to free
+            shared = self.open[row, :n] >= demand.fraction
+            mask |= shared & (self.free[row, :n] >= 0)
         mask &= self.ready[:n]
         if demand.cpu_milli:
             mask &= self.cpu[:n] >= demand.cpu_milli
@@ -354,8 +357,12 @@ def _zeros(size: int) -> Ints:
 
 def _recount(
     cluster: Cluster, placed: Mapping[PodUid, Placed]
-) -> tuple[Ints, Ints, Ints]:
-    """Free devices, CPU and memory of `cluster` if `placed` were all there is."""
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """Count what `cluster` has left if `placed` were all there is.
+
+    Free devices (rows, nodes), CPU, memory and, below zero, the quanta by which
+    fractions exceed a shared GPU (nodes).
+    """
     n = len(cluster.names)
     free = cluster.total[:, :n].copy()
     cpu, memory = _zeros(n), _zeros(n)
@@ -372,6 +379,8 @@ def _recount(
             free[row, pod.column] -= demand.count
         cpu[pod.column] -= demand.cpu_milli
         memory[pod.column] -= demand.memory_mib
+    slack = _zeros(n)
     for (row, column, _), used in slots.items():
-        free[row, column] -= 1 if used <= QUANTA_PER_GPU else 1 << 30
-    return free, cpu, memory
+        free[row, column] -= 1
+        slack[column] += min(0, QUANTA_PER_GPU - used)
+    return free, cpu, memory, slack

@@ -36,8 +36,9 @@ TIERS = len(WorkloadClass)
 class Claim:
     """What one sibling brings to a division, in quanta.
 
-    `demands` holds one amount per tier, most urgent first. `kept` is the part of the
-    guarantee it does not lend while idle. `ceiling` is the most it may hold.
+    `demands` holds one amount per tier, most urgent first. `ceiling` is the most it may
+    hold, None for no limit. `kept` is the least it takes out of the capacity: what it
+    does not ask for of that stays idle, out of its guarantee.
     """
 
     guarantee: int
@@ -141,9 +142,12 @@ def divide(total: int, claims: Sequence[Claim], unit: int = 1) -> tuple[int, ...
 def divide_tiers(total: int, claims: Sequence[Claim], unit: int = 1) -> list[list[int]]:
     """Divide like `divide`, telling each claim's share tier by tier."""
     wants = [_capped(claim) for claim in claims]
-    grants = [_guaranteed(c, w) for c, w in zip(claims, wants, strict=True)]
-    kept = sum(max(0, c.kept - sum(g)) for c, g in zip(claims, grants, strict=True))
-    rest = max(0, total - kept - sum(map(sum, grants)))
+    idle = [max(0, c.kept - sum(w)) for c, w in zip(claims, wants, strict=True)]
+    grants = [
+        _spend(claim.guarantee - unasked, want)
+        for claim, unasked, want in zip(claims, idle, wants, strict=True)
+    ]
+    rest = max(0, total - sum(idle) - sum(map(sum, grants)))
     for tier in range(max((len(c.demands) for c in claims), default=0)):
         for priority in sorted({c.priority for c in claims}, reverse=True):
             members = [
@@ -163,10 +167,6 @@ def _capped(claim: Claim) -> list[int]:
     """Demand per tier, cut where the ceiling is reached."""
     left = UNLIMITED if claim.ceiling is None else max(0, claim.ceiling)
     return _spend(left, claim.demands)
-
-
-def _guaranteed(claim: Claim, wants: list[int]) -> list[int]:
-    return _spend(claim.guarantee, wants)
 
 
 def _spend(budget: int, wants: Sequence[int]) -> list[int]:
@@ -243,15 +243,15 @@ def _round(
         given[i] = int(exact[i]) // unit * unit
     spare = rest - sum(given[i] for i in open_)
     queue = sorted(open_, key=lambda i: (given[i] - exact[i], orders[i], i))
-    while spare > 0 and queue:
+    progress = True
+    while progress:  # ends when less than a unit is left that would complete nobody
+        progress = False
         for i in queue:
-            part = min(unit, spare, wants[i] - given[i])
-            if part < unit and part < wants[i] - given[i]:
-                spare = 0  # less than a unit is left, and it would complete nobody
-                break
-            given[i] += part
-            spare -= part
-        queue = [i for i in queue if given[i] < wants[i]]
+            part = min(unit, wants[i] - given[i])
+            if 0 < part <= spare:
+                given[i] += part
+                spare -= part
+                progress = True
 
 
 def division(
@@ -272,56 +272,66 @@ def division(
     dict
         Share per queue (tenants and inner queues) and tier, in quanta.
     """
-    asked: dict[TenantName, tuple[int, ...]] = {}
+    run = _Division(tree, form, demands, unit)
     for root in tree.children[None]:
-        _gather(tree, form, root, demands, asked)
-    shares: dict[TenantName, list[int]] = {}
-    _descend(tree, form, None, tree.capacity.get(form, 0), asked, shares, unit)
-    return shares
+        run.gather(root)
+    run.grant(None, tree.capacity.get(form, 0))
+    return run.shares
 
 
-def _gather(
-    tree: QuotaTree,
-    form: Form,
-    name: TenantName,
-    demands: Mapping[TenantName, tuple[int, ...]],
-    asked: dict[TenantName, tuple[int, ...]],
-) -> tuple[int, ...]:
-    """Demand of a subtree per tier: what its children may hold of what they ask."""
-    tiers = list(demands.get(name, (0,) * TIERS))
-    for child in tree.children.get(name, ()):
-        for tier, amount in enumerate(_gather(tree, form, child, demands, asked)):
-            tiers[tier] += amount
-    asked[name] = tuple(_spend(tree.ceiling(name, form), tiers))
-    return asked[name]
+class _Division:
+    """One division down the tree: what is asked goes up, what is granted comes down.
 
+    `idle` is what a subtree keeps for itself although nobody below asks for it. It is
+    taken out of the guarantees on the way, so that every level divides the same room.
+    """
 
-def _descend(
-    tree: QuotaTree,
-    form: Form,
-    parent: TenantName | None,
-    total: int,
-    asked: Mapping[TenantName, tuple[int, ...]],
-    shares: dict[TenantName, list[int]],
-    unit: int,
-) -> None:
-    names = tree.children.get(parent, [])
-    claims = [_claim(tree, name, form, asked[name]) for name in names]
-    for name, tiers in zip(names, divide_tiers(total, claims, unit), strict=True):
-        shares[name] = tiers
-        if tree.children.get(name):
-            _descend(tree, form, name, sum(tiers), asked, shares, unit)
+    def __init__(
+        self,
+        tree: QuotaTree,
+        form: Form,
+        demands: Mapping[TenantName, tuple[int, ...]],
+        unit: int,
+    ) -> None:
+        self.tree = tree
+        self.form = form
+        self.demands = demands
+        self.unit = unit
+        self.asked: dict[TenantName, tuple[int, ...]] = {}
+        self.idle: dict[TenantName, int] = {}
+        self.shares: dict[TenantName, list[int]] = {}
 
+    def gather(self, name: TenantName) -> None:
+        """Note the demand of a subtree: what its children may hold of what they ask."""
+        wants = list(self.demands.get(name, (0,) * TIERS))
+        for child in self.tree.children.get(name, ()):
+            self.gather(child)
+            wants = [a + b for a, b in zip(wants, self.asked[child], strict=True)]
+        below = self._idle_below(name)
+        ceiling = self.tree.ceiling(name, self.form)
+        self.asked[name] = tuple(_spend(max(0, ceiling - below), wants))
+        unasked = self.tree.kept(name, self.form) - sum(self.asked[name])
+        self.idle[name] = max(below, unasked)
 
-def _claim(
-    tree: QuotaTree, name: TenantName, form: Form, demands: tuple[int, ...]
-) -> Claim:
-    queue = tree.queues[name]
-    return Claim(
-        guarantee=tree.guarantee(name, form),
-        demands=demands,
-        weight=queue.weight,
-        priority=queue.priority,
-        order=queue.order,
-        kept=tree.kept(name, form),
-    )
+    def grant(self, parent: TenantName | None, total: int) -> None:
+        """Divide `total` among the children of a queue, then among theirs."""
+        names = self.tree.children.get(parent, [])
+        claims = [self._claim(name) for name in names]
+        parts = divide_tiers(total, claims, self.unit)
+        for name, granted in zip(names, parts, strict=True):
+            self.shares[name] = granted
+            self.grant(name, sum(granted) + self._idle_below(name))
+
+    def _idle_below(self, name: TenantName) -> int:
+        return sum(self.idle[child] for child in self.tree.children.get(name, ()))
+
+    def _claim(self, name: TenantName) -> Claim:
+        queue = self.tree.queues[name]
+        return Claim(
+            guarantee=self.tree.guarantee(name, self.form),
+            demands=self.asked[name],
+            weight=queue.weight,
+            priority=queue.priority,
+            order=queue.order,
+            kept=sum(self.asked[name]) + self.idle[name],
+        )

@@ -188,9 +188,9 @@ class QuotaTree:
         """
         free = self.capacity.get(form, 0) - self._inside.get((None, form), 0)
         for queue in reversed(self.path(name)):
-            idle_kept = self.held(queue, form) - self._inside.get((queue, form), 0)
-            free += max(0, idle_kept)
-            free = min(free, self.ceiling(queue, form) - self.used(queue, form))
+            inside = self._inside.get((queue, form), 0)
+            idle_kept = self.held(queue, form) - inside
+            free = min(free + idle_kept, self.ceiling(queue, form) - inside)
         return free
 
     def charge(self, name: TenantName, form: Form, quanta: int) -> None:

@@ -13,7 +13,7 @@ Capacity changes hands against the will of its holder by four named rules only
 * ``toward_shares`` (c): in one tier, the taker ends at or below its share, while the
   victim's tenant was above its own and ends no lower, relative to share.
 * ``preempts_within``: inside a tenant, a more urgent class takes from a lower one, and
-  at equal class a higher priority from a lower one.
+  at equal class a higher priority from a lower one; burst never from covered work.
 
 A covered workload is never a victim for another tenant, and nobody is evicted unless
 the taker is placed in the room that this frees. Each exchange lowers, in this order,
@@ -29,7 +29,7 @@ of the class, plus a fixed amount per gang and a penalty for one freshly started
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from scheduler.core.cluster import Cluster, Mask, Placed
 from scheduler.core.gpu import QUANTA_PER_GPU, Form, class_of, value_weight
@@ -68,7 +68,10 @@ class Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taker:
-    """A waiting gang that looks for room on `form`."""
+    """A waiting gang that looks for room on `form`.
+
+    `covered`: its guarantee pays for it there.
+    """
 
     gang: GangId
     tenant: TenantName
@@ -77,6 +80,7 @@ class Taker:
     priority: int
     form: Form
     quanta: int
+    covered: bool
     members: tuple[Member, ...]
 
 
@@ -102,7 +106,6 @@ class Court:
     shares: Callable[[TenantName, Form], Sequence[int]]
     tier_use: Callable[[TenantName, Form], Sequence[int]]
     min_runtime_s: float
-    freed: dict[tuple[TenantName, Form], int] = field(default_factory=dict)
 
     def is_covered(self, gang: GangId, tenant: TenantName, against: TenantName) -> bool:
         """Whether the gang is covered where the two tenants part."""
@@ -113,9 +116,16 @@ class Court:
 # -- rules --------------------------------------------------------------------
 
 
-def preempts_within(taker: Taker, victim: Holding) -> bool:
-    """Rule ``preempt``: by class, then priority, inside one tenant."""
+def preempts_within(taker: Taker, victim: Holding, court: Court) -> bool:
+    """Rule ``preempt``: by class, then priority, inside one tenant.
+
+    Burst does not displace what the guarantee covers, not even its own tenant's: that
+    would raise the covered demand that is not served.
+    """
     if taker.tenant != victim.tenant:
+        return False
+    covers = court.covers(taker.tenant)
+    if victim.gang in covers and taker.gang not in covers:
         return False
     ours = (int(taker.workload_class), -taker.priority)
     return ours < (int(victim.workload_class), -victim.priority)
@@ -151,7 +161,7 @@ def toward_shares(taker: Taker, victim: Holding, court: Court) -> bool:
     our_share = sum(court.shares(ours, form))
     their_share = sum(court.shares(theirs, form))
     our_end = tree.used(ours, form) + taker.quanta
-    their_use = tree.used(theirs, form) - court.freed.get((theirs, form), 0)
+    their_use = tree.used(theirs, form)
     their_end = their_use - victim.quanta
     return (
         our_end <= our_share
@@ -178,7 +188,7 @@ def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
     if not victim.preemptible and victim.gang in court.covers(victim.tenant):
         return False
     return (
-        preempts_within(taker, victim)
+        preempts_within(taker, victim, court)
         or covered_takes_burst(taker, victim, court)
         or inference_takes_lower(taker, victim, court)
         or toward_shares(taker, victim, court)
@@ -257,7 +267,7 @@ def _by_node(cluster: Cluster, ranked: Ranked) -> list[list[tuple[int, Holding]]
 
 
 class _Search:
-    """One search for victims; every change it makes to the cluster is undone."""
+    """One search for victims; every change it makes to cluster and tree is undone."""
 
     def __init__(
         self,
@@ -274,17 +284,16 @@ class _Search:
 
     def run(self, ranked: Ranked) -> Exchange | None:
         """Evict legal candidates in order until the taker fits, then add back."""
-        self.court.freed.clear()
         self.removed.clear()
         taken: list[tuple[int, Holding]] = []
         with self.cluster.trial():
             for cost, holding in ranked:
-                if not may_take(self.taker, holding, self.court):
-                    continue
-                self._evict(holding)
-                taken.append((cost, holding))
-                if self._could_fit() and self._place() is not None:
-                    return self._add_back(taken)
+                if may_take(self.taker, holding, self.court):
+                    self._evict(holding)
+                    taken.append((cost, holding))
+                    if self._fits():
+                        return self._add_back(taken)
+            self._recharge(holding for _, holding in taken)
         return None
 
     def _add_back(self, taken: list[tuple[int, Holding]]) -> Exchange:
@@ -294,27 +303,39 @@ class _Search:
         """
         needed = list(taken)
         for pair in sorted(taken[:-1], key=lambda p: (-p[0], p[1].gang)):
-            with self.cluster.trial():
-                self._put_back(pair[1])
-                spare = self._place() is not None
-            if spare:
-                self._put_back(pair[1])
+            self._put_back(pair[1])
+            if self._fits():
                 needed.remove(pair)
+            else:
+                self._evict(pair[1])
         placed = self._place()
         assert placed is not None, "the taker fitted a moment ago"
+        self._recharge(holding for _, holding in needed)
         victims = tuple(sorted(holding.gang for _, holding in needed))
         return Exchange(victims, placed, sum(cost for cost, _ in needed))
 
     def _evict(self, victim: Holding) -> None:
-        taker, court = self.taker, self.court
         self.removed[victim.gang] = [self.cluster.remove(uid) for uid in victim.pods]
-        _, theirs = court.tree.parting(taker.tenant, victim.tenant)
-        key = (theirs, taker.form)
-        court.freed[key] = court.freed.get(key, 0) + victim.quanta
+        self.court.tree.release(victim.tenant, victim.form, victim.quanta)
 
     def _put_back(self, victim: Holding) -> None:
         for pod in self.removed[victim.gang]:
             self.cluster.place(pod.uid, pod.column, pod.form, pod.demand, pod.slot)
+        self._recharge([victim])
+
+    def _recharge(self, victims: Iterable[Holding]) -> None:
+        for victim in victims:
+            self.court.tree.charge(victim.tenant, victim.form, victim.quanta)
+
+    def _fits(self) -> bool:
+        return self._within_quota() and self._could_fit() and self._place() is not None
+
+    def _within_quota(self) -> bool:
+        """Whether ceilings, and for burst lending limits, let the taker in now."""
+        taker, tree = self.taker, self.court.tree
+        if taker.quanta > tree.room(taker.tenant, taker.form):
+            return False
+        return taker.covered or taker.quanta <= tree.available(taker.tenant, taker.form)
 
     def _place(self) -> tuple[Placed, ...] | None:
         with self.cluster.trial():

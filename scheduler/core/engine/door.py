@@ -336,7 +336,7 @@ class Engine:
 
     def problem(self, now: float) -> Problem:
         """Freeze what lane 1 left waiting, for ``allocate`` in another process."""
-        asks = (self._lane.ask(gang) for band in self._lane.bands() for gang in band)
+        asks = (self._lane.ask(gang) for gang in self._lane.order())
         return Problem(
             version=self._state.version,
             now=now,

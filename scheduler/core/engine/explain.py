@@ -88,7 +88,7 @@ def _covered(state: State, gang: Gang) -> bool | None:
 
 
 def _position(lane: Lane, gang: Gang) -> int | None:
-    order = [other.id for band in lane.bands() for other in band]
+    order = [other.id for other in lane.order()]
     return order.index(gang.id) + 1 if gang.id in order else None
 
 
@@ -161,7 +161,7 @@ def _tenant_use(state: State, name: TenantName, form: Form) -> TenantUse:
 
 def queue(state: State, lane: Lane) -> tuple[QueueEntry, ...]:
     """List waiting gangs in decision order, then those that cannot be decided yet."""
-    ordered = [gang for band in lane.bands() for gang in band]
+    ordered = lane.order()
     known = {gang.id for gang in ordered}
     rest = [g for g in state.gangs.waiting.values() if g.id not in known]
     rest.sort(key=lambda gang: (gang.submitted, gang.id))

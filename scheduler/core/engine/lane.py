@@ -2,16 +2,16 @@
 
 1. give up admissions and holds whose time is over;
 2. move reclaims on: evict whose notice is over, start whose victims have left;
-3. order the waiting gangs in bands: covered by class, inference burst, other burst;
-4. per band: place what fits (``allocator``), in order of share;
-5. per band: take room back for what did not fit (``reclaim``);
-6. remember when to look again although nothing happens.
+3. order the waiting gangs: covered by class, inference burst, other burst; each part
+   by the share its tenant would reach;
+4. gang by gang: place it (``allocator``), else take room back for it (``reclaim``);
+5. remember when to look again although nothing happens.
 
-A band is finished before the next begins, so that burst never takes the room that
-covered demand could have used without evicting anyone.
+Gang by gang, because a later gang must not take the room that an earlier one could have
+had by evicting fewer.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from scheduler.core.allocator import (
     Admission,
@@ -48,10 +48,7 @@ class Lane:
         self._move_reclaims(now)
         if state.version == self._seen_version and now < self.look_again:
             return
-        for band in self.bands():
-            asks = tuple(self.ask(gang) for gang in band)
-            self._admit_band(asks, now)
-            self._reclaim_band(asks, now)
+        self._decide(now)
         self.look_again = self._when_burst_matures(now)
         self._seen_version = state.version
 
@@ -86,12 +83,16 @@ class Lane:
     def _move_reclaims(self, now: float) -> None:
         state = self.state
         for gang_id in sorted(state.reclaims):
-            reclaim = state.reclaims[gang_id]
-            present = [v for v in reclaim.victims if v in state.gangs.by_id]
-            for victim in present:
-                self._press(state.gangs.by_id[victim], reclaim, now)
-            if not present:
+            if not self._press_all(state.reclaims[gang_id], now):
                 state.seat_held(state.gangs.by_id[gang_id], now)
+
+    def _press_all(self, reclaim: Reclaim, now: float) -> int:
+        """Evict victims that are ready or out of time; return how many are here."""
+        gangs = self.state.gangs.by_id
+        present = [gangs[name] for name in reclaim.victims if name in gangs]
+        for victim in present:
+            self._press(victim, reclaim, now)
+        return len(present)
 
     def _press(self, victim: Gang, reclaim: Reclaim, now: float) -> None:
         waiting = [m for m in victim.pods.values() if m.asked]
@@ -104,18 +105,14 @@ class Lane:
 
     # -- 3: order ----------------------------------------------------------------
 
-    def bands(self) -> list[list[Gang]]:
-        """Return the waiting gangs that may be decided, in order, band by band."""
-        state = self.state
-        groups: dict[int, list[Gang]] = {}
-        for gang in self._fair_order():
-            tier = state.tier(gang)
-            if gang.id in state.cover(gang.tenant):
-                band = int(gang.workload_class)
-            else:
-                band = len(WorkloadClass) + int(not tier.is_inference)
-            groups.setdefault(band, []).append(gang)
-        return [groups[band] for band in sorted(groups)]
+    def order(self) -> list[Gang]:
+        """Return the waiting gangs that may be decided, in the order they are."""
+        return sorted(self._fair_order(), key=self._band)
+
+    def _band(self, gang: Gang) -> int:
+        if gang.id in self.state.cover(gang.tenant):
+            return int(gang.workload_class)
+        return len(WorkloadClass) + int(not self.state.tier(gang).is_inference)
 
     def _fair_order(self) -> list[Gang]:
         """Eligible gangs by tier, then by the share their tenant would reach."""
@@ -131,36 +128,71 @@ class Lane:
         return [gang for _, gang in keyed]
 
     def _keys(self, gangs: list[Gang]) -> Iterable[tuple[tuple[object, ...], Gang]]:
-        """Sort keys of one tenant's gangs; each counts those before it as started."""
+        """Sort keys of one tenant's gangs; each counts those before it as started.
+
+        A tenant's own order is by class and priority whatever the shares say, so that
+        nothing is started that its next gang would preempt.
+        """
         state = self.state
-        gangs.sort(key=lambda g: (int(state.tier(g)), -g.priority, g.submitted, g.id))
+        gangs.sort(key=self._own_order)
         reached: dict[Form, int] = {}
+        ratio = 0
         for gang in gangs:
             form = state.possible_forms(gang)[0]
             used = reached.get(form, state.tree.used(gang.tenant, form))
             reached[form] = used + gang.quanta(form)
             share = sum(state.shares(form)[gang.tenant])
-            ratio = reached[form] * SHARE_SCALE // share if share else 1 << 62
-            tier = int(state.tier(gang))
-            yield (tier, ratio, -gang.priority, gang.submitted, gang.id), gang
+            reach = reached[form] * SHARE_SCALE // share if share else 1 << 62
+            ratio = max(ratio, reach)
+            yield (int(state.tier(gang)), ratio, *self._own_order(gang)), gang
+
+    def _own_order(self, gang: Gang) -> tuple[object, ...]:
+        """Order inside a tenant: the one its guarantee is spent in."""
+        tier = int(self.state.tier(gang))
+        kind = int(gang.workload_class)
+        return (tier, kind, -gang.priority, gang.submitted, gang.id)
 
     def ask(self, gang: Gang) -> Ask:
         """Return the gang as the allocator sees it."""
         forms = self.state.possible_forms(gang)
         return gang.ask(forms, self.state.cover(gang.tenant).get(gang.id))
 
-    # -- 4: place ----------------------------------------------------------------
+    # -- 4: decide ---------------------------------------------------------------
 
-    def _admit_band(self, asks: tuple[Ask, ...], now: float) -> None:
+    def _decide(self, now: float) -> None:
+        """Place each gang, or hold room for it; gangs of one shape fail alike."""
+        failed: set[tuple[object, ...]] = set()
+        for gang in self.order():
+            ask = self.ask(gang)
+            shape = self._shape(gang, ask)
+            if shape in failed:
+                continue
+            if self._place(ask, now):
+                continue
+            if self.reclaim(gang, ask, now):
+                failed.clear()  # the victims' quota is free for others now
+            else:
+                failed.add(shape)
+                if ask.covered is not None:
+                    self._not_placeable(gang)
+
+    def _shape(self, gang: Gang, ask: Ask) -> tuple[object, ...]:
+        demands = tuple(demand for _, demand in ask.members)
+        kind = (ask.tenant, gang.workload_class, gang.priority, self.state.tier(gang))
+        return (*kind, ask.covered, ask.forms, demands)
+
+    def _place(self, ask: Ask, now: float) -> bool:
         state = self.state
         problem = Problem(
             version=state.version,
             now=now,
-            asks=asks,
+            asks=(ask,),
             cluster=state.cluster,
             tree=state.tree,
         )
-        self.commit(allocate(problem), now)
+        plan = allocate(problem)
+        self.commit(plan, now)
+        return bool(plan.admissions)
 
     def commit(self, plan: Plan, now: float) -> None:
         """Admit what of the plan still holds; whole gangs only."""
@@ -190,29 +222,7 @@ class Lane:
                 )
         return True
 
-    # -- 5: take back --------------------------------------------------------------
-
-    def _reclaim_band(self, asks: Sequence[Ask], now: float) -> None:
-        """Look for victims for whoever still waits; equal gangs fail alike."""
-        failed: set[tuple[object, ...]] = set()
-        for ask in asks:
-            gang = self.state.gangs.waiting.get(ask.gang)
-            if gang is None:
-                continue
-            demands = tuple(demand for _, demand in ask.members)
-            shape = (
-                ask.tenant,
-                gang.workload_class,
-                gang.priority,
-                ask.covered,
-                demands,
-            )
-            if shape in failed:
-                continue
-            if not self.reclaim(gang, ask, now):
-                failed.add(shape)
-                if ask.covered is not None:
-                    self._not_placeable(gang)
+    # -- take back -----------------------------------------------------------------
 
     def reclaim(
         self,
@@ -225,8 +235,6 @@ class Lane:
         state = self.state
         court = state.court(now)
         for form in ask.forms:
-            if not self._may_reclaim(gang, form):
-                continue
             holdings = [
                 state.holding(other, now)
                 for other in self._in_phase(Phase.RUNNING)
@@ -236,20 +244,9 @@ class Lane:
             exchange = find_exchange(state.cluster, taker, holdings, court, allowed)
             if exchange is not None:
                 state.hold(gang, exchange, form, now)
+                self._press_all(state.reclaims[gang.id], now)
                 return True
         return False
-
-    def _may_reclaim(self, gang: Gang, form: Form) -> bool:
-        """Whether the tenant's own victims could make room below its ceilings."""
-        state = self.state
-        lower = sum(
-            other.quanta(form)
-            for other in state.gangs.by_tenant[gang.tenant].values()
-            if other.form == form and other.phase is Phase.RUNNING
-            if (other.workload_class, -other.priority)
-            > (gang.workload_class, -gang.priority)
-        )
-        return gang.quanta(form) <= state.tree.room(gang.tenant, form) + lower
 
     def _not_placeable(self, gang: Gang) -> None:
         """Covered, yet no set of victims would help: not *placeable* until room frees.
@@ -259,7 +256,7 @@ class Lane:
         gang.stuck = self.state.freed
         self.state.touch(gang.tenant)
 
-    # -- 6: time of the next look --------------------------------------------------
+    # -- 5: time of the next look --------------------------------------------------
 
     def _when_burst_matures(self, now: float) -> float:
         """When running burst becomes old enough to be exchanged for waiting burst."""

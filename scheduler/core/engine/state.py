@@ -251,6 +251,7 @@ class State:
             priority=gang.priority,
             form=form,
             quanta=gang.quanta(form),
+            covered=self.cover(gang.tenant).get(gang.id) == form,
             members=gang.members,
         )
 
