@@ -51,8 +51,12 @@ class Node:
     ready: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse amounts that mean nothing."""
+        """Refuse forms that are none and amounts that mean nothing."""
         for form, count in self.offers:
+            try:
+                charge(form)
+            except ValueError as error:
+                raise ValueError(f"node {self.name!r}: {error}") from None
             if count < 0:
                 raise ValueError(f"node {self.name!r}: {form} is negative: {count}")
         if min(self.gpus, self.cpu_milli, self.memory_mib) < 0:
@@ -61,11 +65,10 @@ class Node:
     @property
     def stranded(self) -> int:
         """Quanta of the cut GPUs that no slice uses (seven 1g leave an eighth)."""
-        whole = sum(n for form, n in self.offers if profile_of(form) is None)
-        if whole >= self.gpus or not any(profile_of(form) for form, _ in self.offers):
+        if not any(profile_of(form) for form, _ in self.offers):
             return 0
-        sliced = sum(n * charge(form) for form, n in self.offers if profile_of(form))
-        return max(0, (self.gpus - whole) * QUANTA_PER_GPU - sliced)
+        offered = sum(count * charge(form) for form, count in self.offers)
+        return max(0, self.gpus * QUANTA_PER_GPU - offered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class Cluster:
         self._slots: dict[tuple[int, int], dict[int, int]] = {}
         self._next_slot = 0
         self._shrunk: set[int] = set()
+        self._holds: dict[tuple[Demand, Form], int] = {}
         self._undo: list[tuple[bool, Placed]] | None = None
 
     # -- nodes ---------------------------------------------------------------
@@ -109,19 +113,21 @@ class Cluster:
         column = self.index.get(node.name)
         if column is None:
             column = self._add_column(node.name)
-        before = self.nodes[column]
+        self._holds.clear()
         for form, _ in node.offers:
             self._row(form)
         offers = dict(node.offers)
+        deltas = self._set_other(column, node)
         for form, row in self.rows.items():
             delta = offers.get(form, 0) - int(self.total[row, column])
-            if delta < 0:
-                self._shrunk.add(column)
             self.total[row, column] += delta
             self.free[row, column] += delta
-        self._set_other(column, before, node)
+            deltas.append(delta)
         self.nodes[column] = node
         self.ready[column] = node.ready
+        if min(deltas) < 0:
+            self._shrunk.add(column)
+        self._settle(column)
 
     def drop_node(self, name: NodeName) -> None:
         """Take a node away; its pods are removed one by one as they are reported."""
@@ -151,12 +157,22 @@ class Cluster:
         """Quanta of the fleet that MIG layouts leave unused."""
         return sum(node.stranded for node in self.nodes if node is not None)
 
-    def _set_other(self, column: int, before: Node | None, node: Node) -> None:
-        for array, old, new in (
-            (self.cpu, before.cpu_milli if before else 0, node.cpu_milli),
-            (self.memory, before.memory_mib if before else 0, node.memory_mib),
-        ):
-            array[column] += (new or UNTRACKED) - (old or UNTRACKED)
+    def _set_other(self, column: int, node: Node) -> list[int]:
+        """Set CPU and memory; return by how much each grew."""
+        before = self.nodes[column]
+        cpu = _tracked(node.cpu_milli) - _tracked(before.cpu_milli if before else 0)
+        memory = _tracked(node.memory_mib) - _tracked(
+            before.memory_mib if before else 0
+        )
+        self.cpu[column] += cpu
+        self.memory[column] += memory
+        return [cpu, memory]
+
+    def _settle(self, column: int) -> None:
+        """Excuse a node that shrank under its pods no longer than it must be."""
+        least = min(self.free[:, column].min(initial=0), self.cpu[column])
+        if min(least, self.memory[column]) >= 0:
+            self._shrunk.discard(column)
 
     def _add_column(self, name: NodeName) -> int:
         column = len(self.names)
@@ -215,6 +231,12 @@ class Cluster:
 
     def holds(self, demand: Demand, form: Form) -> int:
         """Return how many such pods the empty cluster would hold."""
+        found = self._holds.get((demand, form))
+        if found is None:
+            found = self._holds[demand, form] = self._count_empty(demand, form)
+        return found
+
+    def _count_empty(self, demand: Demand, form: Form) -> int:
         n = len(self.names)
         row = self.rows.get(form)
         if row is None:
@@ -249,6 +271,7 @@ class Cluster:
             raise ValueError(f"pod {uid!r} is placed already")
         if demand.is_fraction and slot < 0:
             slot = self._choose_slot(self._row(form), column, demand.fraction)
+        self._next_slot = max(self._next_slot, slot)
         placed = Placed(uid, column, form, demand, slot)
         self._put(placed)
         if self._undo is not None:
@@ -259,7 +282,9 @@ class Cluster:
         """Take a pod off its node."""
         placed = self.placed[uid]
         self._take(placed)
-        if self._undo is not None:
+        if self._undo is None:
+            self._settle(placed.column)
+        else:
             self._undo.append((False, placed))
         return placed
 
@@ -267,10 +292,12 @@ class Cluster:
     def trial(self) -> Iterator[None]:
         """Undo on exit whatever is placed and removed inside. Trials nest."""
         outer, self._undo = self._undo, []
+        next_slot = self._next_slot
         try:
             yield
         finally:
             log, self._undo = self._undo, outer
+            self._next_slot = next_slot
             for was_placed, placed in reversed(log):
                 if was_placed:
                     self._take(placed)
@@ -314,8 +341,7 @@ class Cluster:
         fitting = [(left, slot) for slot, left in slots.items() if left >= fraction]
         if fitting:
             return min(fitting)[1]
-        self._next_slot += 1
-        return self._next_slot
+        return self._next_slot + 1
 
     def room(self) -> "Cluster":
         """Return a copy of the columns without the names of what is placed.
@@ -355,6 +381,10 @@ def _zeros(size: int) -> Ints:
     return np.zeros(size, np.int64)
 
 
+def _tracked(amount: int) -> int:
+    return amount or UNTRACKED
+
+
 def _recount(
     cluster: Cluster, placed: Mapping[PodUid, Placed]
 ) -> tuple[Ints, Ints, Ints, Ints]:
@@ -367,8 +397,8 @@ def _recount(
     free = cluster.total[:, :n].copy()
     cpu, memory = _zeros(n), _zeros(n)
     for column, node in enumerate(cluster.nodes):
-        cpu[column] = (node.cpu_milli if node else 0) or UNTRACKED
-        memory[column] = (node.memory_mib if node else 0) or UNTRACKED
+        cpu[column] = _tracked(node.cpu_milli if node else 0)
+        memory[column] = _tracked(node.memory_mib if node else 0)
     slots: dict[tuple[int, int, int], int] = {}
     for pod in placed.values():
         row, demand = cluster.rows[pod.form], pod.demand

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from scheduler.core.cluster import Node
-from scheduler.core.gpu import Form
+from scheduler.core.gpu import Form, charge
 from scheduler.core.quota import Queue
 from scheduler.core.workload import GangId, NodeName, Pod, PodUid
 
@@ -88,6 +88,13 @@ class PodBound:
     node: NodeName
     pod: Pod | None = None
     form: Form | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse the record of another pod, and a form that is none."""
+        if self.pod is not None and self.pod.uid != self.uid:
+            raise ValueError(f"PodBound: pod {self.pod.uid!r} is not {self.uid!r}")
+        if self.form is not None:
+            charge(self.form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ and starting a gang changes no other gang's cover.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from scheduler.core.gpu import Form
 from scheduler.core.quota import UNLIMITED, QuotaTree
@@ -50,7 +51,7 @@ class Claim:
     kept: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Standing:
     """One gang as the cover sees it.
 
@@ -67,7 +68,7 @@ class Standing:
     quanta: int
     also: tuple[tuple[Form, int], ...] = ()
 
-    @property
+    @cached_property
     def rank(self) -> tuple[int, int, bool, float, str]:
         """Sort key of the walk: the guarantee is spent in this order."""
         return (

@@ -106,9 +106,10 @@ def fits_empty(cluster: Cluster, members: Sequence[Member], form: Form) -> bool:
         sizes[demand] = sizes.get(demand, 0) + 1
     if any(cluster.holds(demand, form) < count for demand, count in sizes.items()):
         return False
-    row = cluster.rows.get(form)
-    total = int(cluster.total[row].sum()) if row is not None else 0
-    return sum(d.count for _, d in members if not d.is_fraction) <= total
+    if len(sizes) == 1:
+        return True
+    total = cluster.capacity().get(form, 0)
+    return sum(d.charge(form) for _, d in members) <= total
 
 
 def node_scores(
@@ -122,4 +123,5 @@ def node_scores(
     low, high = int(cost[fitting].min()), int(cost[fitting].max())
     span = max(1, high - low)
     scores = np.where(fitting, MAX_SCORE - ((cost - low) * (MAX_SCORE - 1)) // span, 0)
-    return tuple(int(score) for score in scores)
+    found: list[int] = scores.tolist()
+    return tuple(found)

@@ -99,7 +99,8 @@ class Demand:
             raise ValueError(
                 f"fraction must lie in 1..{QUANTA_PER_GPU}, got {self.fraction}"
             )
-        if self.is_fraction and (self.count > 1 or self.profile):
+        cut = self.profile or any("/" in gpu_class for gpu_class in self.classes)
+        if self.is_fraction and (self.count > 1 or cut):
             raise ValueError("a fraction of a GPU is asked for one whole GPU only")
         if self.cpu_milli < 0 or self.memory_mib < 0:
             raise ValueError("cpu_milli and memory_mib must not be negative")

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from functools import singledispatchmethod
+from itertools import repeat
 
 import numpy as np
 
 from scheduler.core.allocator import Plan, Problem
-from scheduler.core.cluster import Mask
+from scheduler.core.cluster import Ints, Mask
 from scheduler.core.engine import explain as views
 from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.invariants import check_invariants
@@ -34,7 +35,7 @@ from scheduler.core.events import (
     TenantsChanged,
 )
 from scheduler.core.gpu import Form
-from scheduler.core.placement import MAX_SCORE, node_scores
+from scheduler.core.placement import MAX_SCORE, best_node, node_scores
 from scheduler.core.reclaim import find_exchange
 from scheduler.core.workload import NodeName, Pod, PodUid
 
@@ -177,66 +178,71 @@ class Engine:
         ValueError
             When a node is unknown; nothing is decided then.
         """
-        self._check_known(nodes)
+        offered = self._offered(nodes)
         if not self.policy.inline and pod.uid not in self._state.gangs.by_pod:
             return Filtered((), Reason.UNMARKED)
         gang = self._state.submit(pod, now)
         gang.dormant = False
         if gang.phase is Phase.WAITING and self.policy.inline:
-            self._lane.decide_now(gang, now, {pod.uid: self._mask(nodes)})
-        elif self._must_move(gang, pod.uid, nodes):
-            self._replan(gang, pod.uid, nodes, now)
-        return self._answer(gang, pod, nodes)
+            self._lane.decide_now(gang, now, {pod.uid: offered})
+        elif self._must_move(gang, pod.uid, offered, len(nodes)):
+            self._replan(gang, pod.uid, offered, now)
+        return self._answer(gang, pod, nodes, offered)
 
-    def _check_known(self, nodes: Sequence[NodeName]) -> None:
-        index = self._state.cluster.index
-        if not index.keys() >= set(nodes):
-            unknown = next(name for name in nodes if name not in index)
-            raise ValueError(f"unknown node {unknown!r}")
+    def _columns(self, nodes: Sequence[NodeName]) -> Ints:
+        """Columns of the nodes, in their order; ValueError names an unknown one."""
+        known = self._state.cluster.index.get
+        columns = np.fromiter(map(known, nodes, repeat(-1)), np.int64, len(nodes))
+        if len(nodes) and columns.min() < 0:
+            raise ValueError(f"unknown node {nodes[int(columns.argmin())]!r}")
+        return columns
 
-    def _mask(self, nodes: Sequence[NodeName]) -> Mask:
-        index = self._state.cluster.index
-        mask = np.zeros(len(index), np.bool_)
-        mask[[index[name] for name in nodes]] = True
+    def _offered(self, nodes: Sequence[NodeName]) -> Mask:
+        """Mask of the offered nodes; ValueError names one unknown or offered twice."""
+        columns = self._columns(nodes)
+        mask = np.zeros(len(self._state.cluster.names), np.bool_)
+        mask[columns] = True
+        if np.count_nonzero(mask) != len(nodes):
+            counts = np.bincount(columns)
+            twice = self._state.cluster.names[int(counts.argmax())]
+            raise ValueError(f"node {twice!r} is offered twice")
         return mask
 
-    def _must_move(self, gang: Gang, uid: PodUid, nodes: Sequence[NodeName]) -> bool:
+    def _must_move(self, gang: Gang, uid: PodUid, offered: Mask, count: int) -> bool:
         """Whether a planned pod's node is not among those kube-scheduler offers.
 
         One node offered alone is its nominated node being tried first, not a sign.
         """
         return (
-            gang.phase is Phase.ADMITTED
+            count > 1
+            and gang.phase is Phase.ADMITTED
             and not gang.pods[uid].bound
-            and self._state.node_of(uid) not in nodes
-            and len(nodes) > 1
+            and not offered[self._state.cluster.placed[uid].column]
         )
 
-    def _replan(
-        self, gang: Gang, uid: PodUid, nodes: Sequence[NodeName], now: float
-    ) -> None:
+    def _replan(self, gang: Gang, uid: PodUid, offered: Mask, now: float) -> None:
         """Move an admitted pod to an offered node of the same form, if one has room."""
         state = self._state
         placed = state.cluster.placed[uid]
-        fits = state.cluster.fits(placed.demand, placed.form) & self._mask(nodes)
-        columns = np.flatnonzero(fits)
-        if columns.size:
+        column = best_node(state.cluster, placed.demand, placed.form, offered)
+        if column >= 0:
             state.cluster.remove(uid)
-            scores = node_scores(state.cluster, placed.demand, placed.form, columns)
-            column = int(columns[int(np.argmax(scores))])
             state.cluster.place(uid, column, placed.form, placed.demand)
             gang.deadline = now + self.policy.gang_start_timeout_s
             state.version += 1
 
-    def _answer(self, gang: Gang, pod: Pod, nodes: Sequence[NodeName]) -> Filtered:
+    def _answer(
+        self, gang: Gang, pod: Pod, nodes: Sequence[NodeName], offered: Mask
+    ) -> Filtered:
+        if gang.phase in (Phase.ADMITTED, Phase.RUNNING, Phase.HELD):
+            column = self._state.cluster.placed[pod.uid].column
+            planned = (self._state.cluster.names[column],) if offered[column] else ()
+            if gang.phase is Phase.HELD:
+                return Filtered(
+                    (), Reason.STEERED, dict.fromkeys(planned, Reason.RECLAIMING)
+                )
+            return Filtered(planned, Reason.STEERED)
         reason = views.reason_for(self._state, gang)
-        if gang.phase in (Phase.ADMITTED, Phase.RUNNING):
-            planned = self._state.node_of(pod.uid)
-            return Filtered((planned,) if planned in nodes else (), Reason.STEERED)
-        if gang.phase is Phase.HELD:
-            planned = self._state.node_of(pod.uid)
-            held = {planned: Reason.RECLAIMING} if planned in nodes else {}
-            return Filtered((), Reason.STEERED, held)
         if reason is Reason.NO_ROOM:
             return Filtered((), reason, self._wrong_class(gang, nodes))
         return Filtered((), reason)
@@ -261,16 +267,15 @@ class Engine:
         ValueError
             When a node is unknown.
         """
-        self._check_known(nodes)
+        columns = self._columns(nodes)
         state = self._state
         placed = state.cluster.placed.get(pod.uid)
         if placed is not None:
-            planned = state.cluster.names[placed.column]
-            return tuple(MAX_SCORE if name == planned else 0 for name in nodes)
+            planned = columns == placed.column
+            return tuple(np.where(planned, MAX_SCORE, 0).tolist())
         forms = pod.demand.forms(state.cluster.forms())
         if not forms:
             return (0,) * len(nodes)
-        columns = np.array([state.cluster.index[name] for name in nodes], np.int64)
         return node_scores(state.cluster, pod.demand, forms[0], columns)
 
     def preempt(
@@ -306,7 +311,8 @@ class Engine:
             if other.phase is Phase.RUNNING
             and all(state.cluster.placed[u].column == column for u in other.pods)
         ]
-        allowed = {uid: self._mask([node]) for uid in gang.pods}
+        here = self._offered([node])
+        allowed = dict.fromkeys(gang.pods, here)
         for form in state.possible_forms(gang):
             exchange = find_exchange(
                 state.cluster,

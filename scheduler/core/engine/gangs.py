@@ -12,6 +12,7 @@ remembers its core. A gang that is leaving takes no new members; its re-created 
 form a new one.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 from enum import Enum
 
@@ -61,9 +62,11 @@ class Gang:
         "form",
         "id",
         "min_member",
+        "options",
         "phase",
         "pods",
         "priority",
+        "seat",
         "started",
         "stuck",
         "submitted",
@@ -89,6 +92,8 @@ class Gang:
         self.deadline = 0.0
         self.dormant = False
         self.stuck = -1
+        self.seat: Standing | None = None  # as it runs; forgotten when it changes
+        self.options: tuple[int, tuple[Form, ...]] | None = None  # by state epoch
 
     @property
     def is_whole(self) -> bool:
@@ -132,17 +137,24 @@ class Gang:
             last += (now - last) // interval * interval
         return last
 
-    def standing(self, forms: tuple[Form, ...]) -> Standing:
-        """Return the gang as the cover sees it; `forms` are those it may use."""
-        running = self.phase is not Phase.WAITING
-        form = self.form if self.form is not None else forms[0]
-        others = () if running else forms[1:]
+    def seated(self) -> Standing:
+        """Return the gang as the cover sees it while it holds devices."""
+        assert self.form is not None
+        return self._standing(True, self.started, self.form, ())
+
+    def waiting(self, forms: tuple[Form, ...]) -> Standing:
+        """Return the gang as the cover sees it while it waits for one of `forms`."""
+        return self._standing(False, self.submitted, forms[0], forms[1:])
+
+    def _standing(
+        self, running: bool, since: float, form: Form, others: tuple[Form, ...]
+    ) -> Standing:
         return Standing(
             self.id,
             self.workload_class,
             self.priority,
             running,
-            self.started if running else self.submitted,
+            since,
             form,
             self.quanta(form),
             tuple((other, self.quanta(other)) for other in others),
@@ -168,8 +180,11 @@ class Gangs:
         self.by_id: dict[GangId, Gang] = {}
         self.by_pod: dict[PodUid, Gang] = {}
         self.by_tenant: dict[TenantName, dict[GangId, Gang]] = {}
-        self.waiting: dict[GangId, Gang] = {}
+        self.by_phase: dict[Phase, dict[GangId, Gang]] = {p: {} for p in Phase}
         self._open: dict[GangId, Gang] = {}
+        self._waiting: dict[TenantName, dict[GangId, Gang]] = {}
+        self._seated: dict[TenantName, list[Standing]] = {}
+        self._unseated: dict[TenantName, dict[GangId, Gang]] = {}
 
     def add_pod(self, pod: Pod, now: float) -> Gang:
         """Let a pod join its gang, or found one.
@@ -185,6 +200,7 @@ class Gangs:
         _check_same(gang, pod)
         if gang.phase is Phase.WAITING and len(gang.pods) < gang.min_member:
             gang.pods[pod.uid] = Joined(pod)
+            self._forget(gang)
             self.by_pod[pod.uid] = gang
             return gang
         return self._found(GangId(f"{gang.id}#{pod.uid}"), pod, now, gang.id)
@@ -203,23 +219,62 @@ class Gangs:
         """Forget a pod; a gang without pods is forgotten too."""
         gang = self.by_pod.pop(uid)
         del gang.pods[uid]
+        self._forget(gang)
         if not gang.pods:
             self.close(gang)
             del self.by_id[gang.id]
             del self.by_tenant[gang.tenant][gang.id]
-            self.waiting.pop(gang.id, None)
+            del self.by_phase[gang.phase][gang.id]
+            self._waiting.get(gang.tenant, {}).pop(gang.id, None)
         return gang
 
     def set_phase(self, gang: Gang, phase: Phase) -> None:
         """Move a gang on in its life."""
+        del self.by_phase[gang.phase][gang.id]
+        self.by_phase[phase][gang.id] = gang
         gang.phase = phase
+        self._forget(gang)
+        waiting = self._waiting.setdefault(gang.tenant, {})
         if phase is Phase.WAITING:
             gang.form = None
-            self.waiting[gang.id] = gang
+            waiting[gang.id] = gang
         else:
-            self.waiting.pop(gang.id, None)
+            waiting.pop(gang.id, None)
         if phase is Phase.LEAVING:
             self.close(gang)
+
+    @property
+    def waiting(self) -> dict[GangId, Gang]:
+        """Gangs that wait, by id."""
+        return self.by_phase[Phase.WAITING]
+
+    def waiting_of(self, tenant: TenantName) -> list[Gang]:
+        """Return the tenant's waiting gangs."""
+        return list(self._waiting.get(tenant, {}).values())
+
+    def seated(self, tenant: TenantName) -> list[Standing]:
+        """Return the tenant's charged gangs in the order its guarantee is spent.
+
+        Kept sorted from call to call: only gangs that changed are looked at.
+        """
+        found = self._seated.setdefault(tenant, [])
+        for gang in self._unseated.pop(tenant, {}).values():
+            gang.seat = gang.seated()
+            insort(found, gang.seat, key=_rank)
+        return found
+
+    def _forget(self, gang: Gang) -> None:
+        """Forget what was computed from members, phase or form: one has changed."""
+        gang.options = None
+        if gang.seat is not None:
+            row = self._seated[gang.tenant]
+            del row[bisect_left(row, gang.seat.rank, key=_rank)]
+            gang.seat = None
+        changed = self._unseated.setdefault(gang.tenant, {})
+        if gang.phase.is_charged and gang.pods:
+            changed[gang.id] = gang
+        else:
+            changed.pop(gang.id, None)
 
     def close(self, gang: Gang) -> None:
         """Let no further pod join the gang."""
@@ -240,7 +295,8 @@ class Gangs:
         self.by_id[gang_id] = gang
         self.by_pod[pod.uid] = gang
         self.by_tenant.setdefault(gang.tenant, {})[gang_id] = gang
-        self.waiting[gang_id] = gang
+        self.by_phase[gang.phase][gang_id] = gang
+        self._waiting.setdefault(gang.tenant, {})[gang_id] = gang
         if core is None:
             self._open[pod.gang_id] = gang
         return gang
@@ -251,6 +307,10 @@ class Gangs:
             count += 1
             candidate = GangId(f"{base}~{count}")
         return candidate
+
+
+def _rank(standing: Standing) -> tuple[int, int, bool, float, str]:
+    return standing.rank
 
 
 def _check_same(gang: Gang, pod: Pod) -> None:

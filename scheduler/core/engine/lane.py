@@ -100,8 +100,7 @@ class Lane:
             self.state.evict(victim, "reclaimed", reclaim.beneficiary)
 
     def _in_phase(self, phase: Phase) -> list[Gang]:
-        gangs = self.state.gangs.by_id.values()
-        return [gang for gang in gangs if gang.phase is phase]
+        return list(self.state.gangs.by_phase[phase].values())
 
     # -- 3: order ----------------------------------------------------------------
 

@@ -6,7 +6,9 @@ come. What follows from them (cover, tiers, shares) is computed on demand and fo
 when something it depends on changes.
 """
 
-from collections.abc import Sequence
+from bisect import insort
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 from scheduler.core.allocator import Admission
 from scheduler.core.cluster import Cluster, Node
@@ -56,23 +58,39 @@ class Reclaim:
 class TenantView:
     """What follows from one tenant's gangs alone; thrown away when one changes."""
 
-    __slots__ = ("cover", "standings", "tier_of", "use", "wanted")
-
     def __init__(
-        self, standings: list[Standing], tree: QuotaTree, tenant: TenantName
+        self, standings: list[Standing], guarantees: Mapping[Form, int]
     ) -> None:
         self.standings = standings
-        self.cover = covered_forms(standings, tree.guarantees(tenant))
-        caps = {form: 2 * q for form, q in tree.guarantees(tenant).items()}
-        self.tier_of = tiers(standings, caps)
-        self.use: dict[Form, list[int]] = {}
-        self.wanted: dict[Form, list[int]] = {}
+        self.guarantees = guarantees
+
+    @cached_property
+    def cover(self) -> dict[GangId, Form]:
+        """Gangs the guarantee pays for, and in which form."""
+        return covered_forms(self.standings, self.guarantees)
+
+    @cached_property
+    def tier_of(self) -> dict[GangId, WorkloadClass]:
+        """Tier of each gang; inference burst is capped at the guarantee."""
+        caps = {form: 2 * quanta for form, quanta in self.guarantees.items()}
+        return tiers(self.standings, caps)
+
+    @cached_property
+    def wanted(self) -> dict[Form, list[int]]:
+        """Quanta running and waiting, per form and tier."""
+        return self._by_tier(self.standings)
+
+    @cached_property
+    def use(self) -> dict[Form, list[int]]:
+        """Quanta running, per form and tier."""
+        return self._by_tier(s for s in self.standings if s.running)
+
+    def _by_tier(self, standings: Iterable[Standing]) -> dict[Form, list[int]]:
+        found: dict[Form, list[int]] = {}
         for standing in standings:
-            tier = self.tier_of[standing.gang]
-            books = (self.use, self.wanted) if standing.running else (self.wanted,)
-            for book in books:
-                row = book.setdefault(standing.form, [0] * TIERS)
-                row[tier] += standing.quanta
+            row = found.setdefault(standing.form, [0] * TIERS)
+            row[self.tier_of[standing.gang]] += standing.quanta
+        return found
 
 
 class State:
@@ -81,6 +99,7 @@ class State:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.version = 0
+        self.epoch = 0  # counts changes of nodes and tenants
         self.freed = 0  # counts what may let a gang in that could not be placed before
         self.decisions = 0
         self.cluster = Cluster()
@@ -109,6 +128,7 @@ class State:
     def touch_all(self) -> None:
         """Forget everything that was computed: nodes or tenants changed."""
         self.version += 1
+        self.epoch += 1
         self.freed += 1
         self._forms = self.cluster.forms()
         self._views.clear()
@@ -144,12 +164,15 @@ class State:
 
     def possible_forms(self, gang: Gang) -> tuple[Form, ...]:
         """Forms on which the gang could run if nothing else did."""
-        return tuple(
-            form
-            for form in self.forms_of(gang)
-            if gang.quanta(form) <= self._most(gang.tenant, form)
-            and fits_empty(self.cluster, gang.members, form)
-        )
+        if gang.options is None or gang.options[0] != self.epoch:
+            found = tuple(
+                form
+                for form in self.forms_of(gang)
+                if gang.quanta(form) <= self._most(gang.tenant, form)
+                and fits_empty(self.cluster, gang.members, form)
+            )
+            gang.options = (self.epoch, found)
+        return gang.options[1]
 
     def _most(self, tenant: TenantName, form: Form) -> int:
         return min(self.tree.ceiling(q, form) for q in self.tree.path(tenant))
@@ -158,29 +181,30 @@ class State:
         """Return what follows from the tenant's gangs."""
         view = self._views.get(tenant)
         if view is None:
-            view = TenantView(self._standings(tenant), self.tree, tenant)
+            guarantees = self.tree.guarantees(tenant)
+            view = TenantView(self._standings(tenant), guarantees)
             self._views[tenant] = view
         return view
 
     def _standings(self, tenant: TenantName) -> list[Standing]:
-        found: list[Standing] = []
-        for gang in self.gangs.by_tenant.get(tenant, {}).values():
-            if gang.phase.is_charged:
-                found.append(gang.standing(()))
-            elif self._may_be_covered(gang):
-                found.append(gang.standing(self.possible_forms(gang)))
-        return sorted(found, key=lambda standing: standing.rank)
+        found = list(self.gangs.seated(tenant))
+        for gang in self.gangs.waiting_of(tenant):
+            if self._may_be_covered(gang):
+                insort(
+                    found,
+                    gang.waiting(self.possible_forms(gang)),
+                    key=lambda standing: standing.rank,
+                )
+        return found
 
     def _may_be_covered(self, gang: Gang) -> bool:
         """Whether a gang that waits is demand that counts now."""
-        return (
-            gang.phase is Phase.WAITING
-            and gang.stuck != self.freed
-            and self.is_eligible(gang)
-        )
+        return gang.stuck != self.freed and self.is_eligible(gang)
 
     def cover(self, queue: TenantName) -> dict[GangId, Form]:
         """Gangs below `queue` that its guarantee pays for, and in which form."""
+        if self.tree.is_leaf(queue):
+            return self.view(queue).cover
         found = self._covers.get(queue)
         if found is None:
             below = self.standings_below(queue)
@@ -285,8 +309,8 @@ class State:
         self._charge(gang, form)
         for p in exchange.placed:
             self.cluster.place(p.uid, p.column, form, p.demand, p.slot)
-        self.gangs.set_phase(gang, Phase.HELD)
         gang.started = now
+        self.gangs.set_phase(gang, Phase.HELD)
         self.reclaims[gang.id] = Reclaim(gang.id, victims, deadline)
         self.touch(gang.tenant)
 
