@@ -86,11 +86,10 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One pod's planned node; `slot` is the shared GPU of a fraction, else -1."""
+    """One pod's planned node. Which of its GPUs a fraction shares is chosen there."""
 
     uid: PodUid
     node: NodeName
-    slot: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ def greedy(problem: Problem) -> Plan:
             shape = _shape(ask)
             if shape in failed:
                 continue
-            admission = _admit(problem, ask)
+            admission = place_ask(problem.cluster, problem.tree, ask)
             if admission is None:
                 failed.add(shape)
                 continue
@@ -187,15 +186,9 @@ def place_ask(
             return Admission(
                 ask.gang,
                 form,
-                tuple(
-                    Assignment(p.uid, cluster.names[p.column], p.slot) for p in placed
-                ),
+                tuple(Assignment(p.uid, cluster.names[p.column]) for p in placed),
             )
     return None
-
-
-def _admit(problem: Problem, ask: Ask) -> Admission | None:
-    return place_ask(problem.cluster, problem.tree, ask)
 
 
 def _shape(ask: Ask) -> tuple[object, ...]:
@@ -266,5 +259,5 @@ def _check_room(cluster: Cluster, ask: Ask, admission: Admission) -> list[str]:
         if not cluster.fits(demand, admission.form)[column]:
             faults.append(f"pod {assignment.uid}: no room on {assignment.node}")
             continue
-        cluster.place(assignment.uid, column, admission.form, demand, assignment.slot)
+        cluster.place(assignment.uid, column, admission.form, demand)
     return faults

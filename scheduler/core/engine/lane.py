@@ -216,9 +216,7 @@ class Lane:
                 fits = state.cluster.fits(members[a.uid], admission.form)
                 if column < 0 or not fits[column]:
                     return False
-                state.cluster.place(
-                    a.uid, column, admission.form, members[a.uid], a.slot
-                )
+                state.cluster.place(a.uid, column, admission.form, members[a.uid])
         return True
 
     # -- take back -----------------------------------------------------------------

@@ -460,7 +460,7 @@ class State:
         for a in plan.assignments:
             demand = gang.pods[a.uid].pod.demand
             column = self.cluster.index[a.node]
-            self.cluster.place(a.uid, column, plan.form, demand, a.slot)
+            self.cluster.place(a.uid, column, plan.form, demand)
 
     def _start(self, gang: Gang, now: float) -> None:
         assert gang.form is not None
