@@ -48,6 +48,8 @@ FRESH_S = 600.0
 class Holding:
     """A running gang as the search for victims sees it.
 
+    `leaving` is one that was told to go already: whoever fits into the room it leaves
+    waits for it, and nobody else is evicted for that.
     `saved` is when its work was last safe (checkpoint or start), seconds.
     `tier` is the tier its demand counts in (a workload class).
     """
@@ -64,6 +66,7 @@ class Holding:
     started: float
     saved: float
     restart_cost_s: float
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +188,8 @@ def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
     """Whether some rule lets the taker evict the victim."""
     if victim.form != taker.form:
         return False
+    if victim.leaving:
+        return True
     if not victim.preemptible and victim.gang in court.covers(victim.tenant):
         return False
     return (
@@ -203,6 +208,8 @@ def lost_work(victim: Holding, now: float) -> int:
 
     Worth is relative to an A100-80GB (``gpu.value_weight``).
     """
+    if victim.leaving:
+        return 0
     redo_s = max(0.0, now - victim.saved) + victim.restart_cost_s
     fresh_s = max(0.0, FRESH_S - (now - victim.started))
     work = victim.quanta * round(1000 * redo_s) * value_weight(class_of(victim.form))
@@ -316,7 +323,8 @@ class _Search:
 
     def _evict(self, victim: Holding) -> None:
         self.removed[victim.gang] = [self.cluster.remove(uid) for uid in victim.pods]
-        self.court.tree.release(victim.tenant, victim.form, victim.quanta)
+        if not victim.leaving:  # else its charge has ended already
+            self.court.tree.release(victim.tenant, victim.form, victim.quanta)
 
     def _put_back(self, victim: Holding) -> None:
         for pod in self.removed[victim.gang]:
@@ -325,7 +333,8 @@ class _Search:
 
     def _recharge(self, victims: Iterable[Holding]) -> None:
         for victim in victims:
-            self.court.tree.charge(victim.tenant, victim.form, victim.quanta)
+            if not victim.leaving:
+                self.court.tree.charge(victim.tenant, victim.form, victim.quanta)
 
     def _fits(self) -> bool:
         return self._within_quota() and self._could_fit() and self._place() is not None

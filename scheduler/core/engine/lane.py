@@ -234,7 +234,8 @@ class Lane:
         for form in ask.forms:
             holdings = [
                 state.holding(other, now)
-                for other in self._in_phase(Phase.RUNNING)
+                for phase in (Phase.RUNNING, Phase.LEAVING)
+                for other in self._in_phase(phase)
                 if other.form == form
             ]
             taker = state.taker(gang, form)

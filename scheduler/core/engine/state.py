@@ -259,10 +259,11 @@ class State:
             preemptible=gang.preemptible,
             form=gang.form,
             quanta=gang.quanta(gang.form),
-            pods=tuple(sorted(gang.pods)),
+            pods=tuple(sorted(u for u in gang.pods if u in self.cluster.placed)),
             started=gang.started,
             saved=gang.saved_at(now),
             restart_cost_s=gang.restart_cost_s,
+            leaving=gang.phase is Phase.LEAVING,
         )
 
     def taker(self, gang: Gang, form: Form) -> Taker:
@@ -305,7 +306,8 @@ class State:
         deadline = now + self.policy.checkpoint_notice_s
         victims = self._with_extras(exchange.victims)
         for victim in victims:
-            self._ask_to_leave(self.gangs.by_id[victim], gang.id, deadline)
+            if self.gangs.by_id[victim].phase is not Phase.LEAVING:
+                self._ask_to_leave(self.gangs.by_id[victim], gang.id, deadline)
         self._charge(gang, form)
         for p in exchange.placed:
             self.cluster.place(p.uid, p.column, form, p.demand, p.slot)
@@ -494,6 +496,8 @@ class State:
         for name in reclaim.victims:
             gang = self.gangs.by_id.get(name)
             if gang is None or any(m.evicted for m in gang.pods.values()):
+                continue
+            if any(name in other.victims for other in self.reclaims.values()):
                 continue
             form = next(iter({self.cluster.placed[u].form for u in gang.pods}))
             if gang.quanta(form) <= self.tree.room(gang.tenant, form):
