@@ -100,7 +100,11 @@ def in_order(members: Iterable[Member]) -> list[Member]:
 
 
 def fits_empty(cluster: Cluster, members: Sequence[Member], form: Form) -> bool:
-    """Whether the empty cluster would hold the gang (counted per size of member)."""
+    """Whether the empty cluster could hold the gang.
+
+    Counted per size of member and in total: a gang that fits is never called too large,
+    but one of mixed sizes may pass and still find no place for all.
+    """
     sizes: dict[Demand, int] = {}
     for _, demand in members:
         sizes[demand] = sizes.get(demand, 0) + 1
