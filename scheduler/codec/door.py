@@ -268,6 +268,7 @@ class TenantView(Struct):
     burst: AmountView
     pending: AmountView
     share: AmountView
+    leaving: AmountView
     limit: AmountView | None
 
 
@@ -318,6 +319,7 @@ def _tenant_view(row: TenantUse) -> TenantView:
         burst=_amount(row.burst, row.form),
         pending=_amount(row.pending, row.form),
         share=_amount(row.share, row.form),
+        leaving=_amount(row.leaving, row.form),
         limit=None if row.limit is None else _amount(row.limit, row.form),
     )
 

@@ -135,27 +135,37 @@ def tenants(state: State) -> tuple[TenantUse, ...]:
     for name in sorted(state.tree.queues):
         for form in state.tree.forms():
             row = _tenant_use(state, name, form)
-            if row.guarantee or row.used or row.pending:
+            if row.guarantee or row.used or row.pending or row.leaving:
                 rows.append(row)
     return tuple(rows)
 
 
 def _tenant_use(state: State, name: TenantName, form: Form) -> TenantUse:
     tree = state.tree
-    below = state.standings_below(name)
+    below = [s for s in state.standings_below(name) if s.form == form]
     cover = state.cover(name)
     ceiling = tree.ceiling(name, form)
-    running = [s for s in below if s.running and s.form == form]
+    seated = [s for s in below if s.running and s.gang not in state.reclaims]
     return TenantUse(
         name=name,
         parent=tree.queues[name].parent,
         form=form,
         guarantee=tree.guarantee(name, form),
-        used=tree.used(name, form),
-        covered=sum(s.quanta for s in running if s.gang in cover),
-        pending=sum(s.quanta for s in below if not s.running and s.form == form),
+        used=sum(s.quanta for s in seated),
+        covered=sum(s.quanta for s in seated if s.gang in cover),
+        pending=sum(s.quanta for s in below) - sum(s.quanta for s in seated),
         share=sum(state.shares(form).get(name, ())),
+        leaving=_leaving(state, name, form),
         limit=None if ceiling == UNLIMITED else ceiling,
+    )
+
+
+def _leaving(state: State, name: TenantName, form: Form) -> int:
+    gangs = state.gangs.by_phase[Phase.LEAVING].values()
+    return sum(
+        gang.quanta(form)
+        for gang in gangs
+        if gang.form == form and name in state.tree.path(gang.tenant)
     )
 
 

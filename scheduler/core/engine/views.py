@@ -84,7 +84,12 @@ class Preemption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantUse:
-    """One queue and form: quanta. `limit` is None where nothing binds."""
+    """One queue and form: quanta.
+
+    `pending` is wanted and may be decided now, or waits for room that is held for it.
+    `leaving` is held by pods that were told to go; it is charged no more, but not free
+    yet. `limit` is None where nothing binds.
+    """
 
     name: TenantName
     parent: TenantName | None
@@ -94,6 +99,7 @@ class TenantUse:
     covered: int
     pending: int
     share: int
+    leaving: int
     limit: int | None
 
     @property
