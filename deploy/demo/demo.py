@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.rule import Rule
 
 HERE = Path(__file__).parent
+PYTHON_M = (sys.executable, "-m")
 STOP_S = 10.0
 
 
 def live(console: Console) -> None:
     """Start the real service, let a second process drive a cluster through it."""
     console.print(Rule("Live: the service decides for a cluster"))
-    command = [sys.executable, "-m", "scheduler", "serve", "--config"]
     with tempfile.TemporaryFile("w+") as log:
         service = subprocess.Popen(
-            [*command, str(HERE / "fairshare.yaml")],
+            [*PYTHON_M, "scheduler", "serve", "--config", str(HERE / "fairshare.yaml")],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -30,7 +30,7 @@ def live(console: Console) -> None:
         try:
             url = address(service)
             console.print(f"fairshare serve, process {service.pid}, at {url}")
-            subprocess.run([sys.executable, str(HERE / "live.py"), url], check=True)
+            subprocess.run([*PYTHON_M, "deploy.demo.live", url], check=True)
         except (RuntimeError, subprocess.CalledProcessError):
             log.seek(0)
             console.print(log.read(), markup=False)

@@ -1,21 +1,18 @@
 """The live half of the demo: a burst, an inference spike, a graceful reclaim.
 
 Runs as a process of its own and meets the service by HTTP alone:
-``python deploy/demo/live.py URL``.
+``python -m deploy.demo.live URL``.
 """
 
 import argparse
 import asyncio
 import sys
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from standin import FIGURES, Pod, StandIn, Work
+from deploy.demo.standin import FIGURES, Pod, StandIn, Work
 
 NODES = [f"gpu-{i}" for i in range(4)]
 GPUS = 32
