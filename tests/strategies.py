@@ -16,6 +16,8 @@ from scheduler.core import (
     GangId,
     Node,
     NodeName,
+    Pod,
+    PodUid,
     Queue,
     Standing,
     TenantName,
@@ -27,6 +29,8 @@ WHOLE = parse_form("h100-80gb")
 SLICE = parse_form("h100-80gb/1g.10gb")
 OTHER = parse_form("a100-80gb")
 FORMS = (WHOLE, SLICE, OTHER)
+TEXT = st.text(max_size=6)
+SECONDS = st.floats(0, 1e9)
 
 COMMON = {
     "deadline": None,
@@ -184,4 +188,32 @@ def demands(draw: st.DrawFn, *, limited: bool = True, fractions: bool = True) ->
         else QUANTA_PER_GPU,
         cpu_milli=draw(other),
         memory_mib=draw(other),
+    )
+
+
+@st.composite
+def pods(draw: st.DrawFn) -> Pod:
+    """A pod with every field drawn; text may hold anything JSON must escape."""
+    gang = draw(st.sampled_from(["", "g", 'quote"g']))
+    return Pod(
+        uid=PodUid(draw(TEXT)),
+        name=draw(TEXT),
+        tenant=TenantName(draw(TEXT)),
+        workload_class=draw(st.sampled_from(WorkloadClass)),
+        demand=draw(demands() | slices()),
+        gang=gang,
+        min_member=draw(st.integers(1, 4)) if gang else 1,
+        priority=draw(st.integers(-5, 5)),
+        preemptible=draw(st.booleans()),
+        restart_cost_s=draw(SECONDS),
+        checkpoint_interval_s=draw(st.none() | SECONDS),
+        on_request=draw(st.booleans()),
+    )
+
+
+def slices() -> st.SearchStrategy[Demand]:
+    """A demand for MIG slices, of any class or of one."""
+    classes = st.sampled_from([(), ("h100-80gb",), ("h100-80gb", "a100-80gb")])
+    return st.builds(
+        Demand, count=st.integers(1, 7), classes=classes, profile=st.just("1g.10gb")
     )

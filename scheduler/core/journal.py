@@ -45,7 +45,7 @@ EVENTS: Mapping[str, type] = MappingProxyType(
 
 def encode(at: float, record: Event | Action) -> bytes:
     """Return one line, newline included, for what happened or was wished at `at`."""
-    head: dict[str, object] = {"at": at, "kind": type(record).__name__}
+    head: dict[str, object] = {"at": float(at), "kind": type(record).__name__}
     for field in fields(record):
         head[field.name] = _plain(getattr(record, field.name))
     return msgspec.json.encode(head) + b"\n"
@@ -59,12 +59,12 @@ def decode_event(line: bytes) -> tuple[float, Event]:
     ValueError
         When the line is no event; the text names what is wrong with it.
     """
-    raw: dict[str, Any] = msgspec.json.decode(line)
-    kind = raw.pop("kind", None)
-    at = raw.pop("at", None)
-    if kind not in EVENTS or not isinstance(at, int | float):
+    raw = msgspec.json.decode(line, type=dict[str, Any])
+    kind, at = raw.pop("kind", None), raw.pop("at", None)
+    known = EVENTS.get(kind) if isinstance(kind, str) else None
+    if known is None or isinstance(at, bool) or not isinstance(at, int | float):
         raise ValueError(f"not an event: kind {kind!r} at {at!r}")
-    event: Event = msgspec.convert(raw, EVENTS[kind], strict=False)
+    event: Event = msgspec.convert(raw, known)
     return float(at), event
 
 
