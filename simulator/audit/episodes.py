@@ -37,13 +37,13 @@ class Episode:
 class Audit:
     """What the judge found.
 
-    `burst` holds, by job, quanta x seconds that no guarantee covered; `broken` counts
-    the covered gangs that were evicted for another tenant.
+    `burst` holds, by job, quanta x seconds that no guarantee covered; `broken` names
+    the jobs that were evicted for another tenant though they were covered.
     """
 
     episodes: list[Episode] = field(default_factory=list[Episode])
     burst: dict[str, float] = field(default_factory=dict[str, float])
-    broken: int = 0
+    broken: list[str] = field(default_factory=list[str])
 
 
 def audit(trace: Trace, log: Sequence[Record], bound_s: float) -> Audit:

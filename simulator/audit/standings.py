@@ -142,7 +142,7 @@ class Standings:
         self._jobs = {job.id: job for job in trace.jobs}
         self._live: dict[str, Gang] = {}
         self._owner: dict[GangId, TenantName] = {}
-        self.broken = 0  # covered gangs evicted for another tenant
+        self.broken: list[str] = []  # covered jobs evicted for another tenant
         self.tenants: dict[TenantName, Tenant] = {
             queue.name: Tenant(
                 queue.name, {form: n * charge(form) for form, n in queue.guarantee}
@@ -207,7 +207,8 @@ class Standings:
             tenant.judge()
             tenant.dirty = True
         taker = self._owner.get(record.beneficiary, gang.job.tenant)
-        self.broken += taker != gang.job.tenant and gang.standing.gang in tenant.covered
+        if taker != gang.job.tenant and gang.standing.gang in tenant.covered:
+            self.broken.append(gang.job.id)
         self._drop(gang)
 
     def _finished(self, record: Finished) -> None:
