@@ -11,7 +11,7 @@ Gang by gang, because a later gang must not take the room that an earlier one co
 had by evicting fewer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from scheduler.core.allocator import (
     Admission,
@@ -232,12 +232,9 @@ class Lane:
         state = self.state
         court = state.court(now)
         for form in ask.forms:
-            holdings = [
-                state.holding(other, now)
-                for phase in (Phase.RUNNING, Phase.LEAVING)
-                for other in self._in_phase(phase)
-                if other.form == form
-            ]
+            holdings = [state.holding(g, now) for g in self._candidates(gang, form)]
+            if not holdings:
+                continue
             taker = state.taker(gang, form)
             exchange = find_exchange(state.cluster, taker, holdings, court, allowed)
             if exchange is not None:
@@ -245,6 +242,14 @@ class Lane:
                 self._press_all(state.reclaims[gang.id], now)
                 return True
         return False
+
+    def _candidates(self, gang: Gang, form: Form) -> Iterator[Gang]:
+        """Gangs on `form` that some rule might let go for this one, cheaply told."""
+        for phase in (Phase.RUNNING, Phase.LEAVING):
+            for other in self.state.gangs.by_phase[phase].values():
+                foreign = other.tenant != gang.tenant or phase is Phase.LEAVING
+                if other.form == form and (foreign or _outranks(gang, other)):
+                    yield other
 
     def _not_placeable(self, gang: Gang) -> None:
         """Covered, yet no set of victims would help: not *placeable* until room frees.
@@ -296,3 +301,8 @@ class Lane:
             return gang.id
         self.reclaim(gang, ask, now, allowed)
         return None
+
+
+def _outranks(gang: Gang, other: Gang) -> bool:
+    ours = (int(gang.workload_class), -gang.priority)
+    return ours < (int(other.workload_class), -other.priority)
