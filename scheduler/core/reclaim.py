@@ -229,6 +229,39 @@ class Exchange:
     cost: int
 
 
+def faults(
+    cluster: Cluster,
+    taker: Taker,
+    victims: Sequence[Holding],
+    court: Court,
+    exchange: Exchange,
+) -> list[str]:
+    """Return what is wrong with an exchange; empty when it may be carried out.
+
+    A second, plain statement of PROTECTED and of "never evict when it would not help",
+    that every exchange passes before anybody is asked to leave.
+    """
+    found = [
+        f"PROTECTED: {victim.gang} is covered, and not {taker.tenant}'s"
+        for victim in victims
+        if victim.tenant != taker.tenant
+        and not victim.leaving
+        and court.is_covered(victim.gang, victim.tenant, taker.tenant)
+    ]
+    demands = dict(taker.members)
+    if sorted(p.uid for p in exchange.placed) != sorted(demands):
+        found.append(f"GANG: {taker.gang} is not placed whole")
+    with cluster.trial():
+        for victim in victims:
+            for uid in victim.pods:
+                cluster.remove(uid)
+        for p in exchange.placed:
+            if not cluster.fits(p.demand, p.form)[p.column]:
+                found.append(f"{p.uid} does not fit {cluster.names[p.column]} then")
+            cluster.place(p.uid, p.column, p.form, p.demand, p.slot)
+    return found
+
+
 Ranked = Sequence[tuple[int, Holding]]
 
 

@@ -1,7 +1,9 @@
 """The promises that the state alone can prove, asserted after every event in tests."""
 
+from scheduler.core.engine.explain import reason_for
 from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.state import State
+from scheduler.core.events import Reason
 from scheduler.core.gpu import Form
 from scheduler.core.workload import PodUid, TenantName
 
@@ -19,7 +21,8 @@ def check_invariants(state: State) -> None:
     _check_limit(state)
     for gang in state.gangs.by_id.values():
         _check_gang(state, gang)
-    _check_protected(state)
+    _check_holds(state)
+    _check_explained(state)
 
 
 def _check_books(state: State) -> None:
@@ -62,15 +65,26 @@ def _check_gang(state: State, gang: Gang) -> None:
     )
 
 
-def _check_protected(state: State) -> None:
-    """PROTECTED: who is leaving for another tenant was asked to by a live hold.
+def _check_holds(state: State) -> None:
+    """PROTECTED and WORK CONSERVING: no eviction and no idle room without an owner.
 
-    That no covered gang is ever asked is checked where the choice is made, by the
-    rules of ``reclaim`` and their tests; here, that no eviction lacks its beneficiary.
+    Every hold has a beneficiary, victims that are leaving, and an end. That no covered
+    gang is asked to leave is asserted where it is decided (``reclaim.faults``).
     """
-    for reclaim in state.reclaims.values():
+    for name, reclaim in state.reclaims.items():
+        assert name in state.gangs.by_id, f"WORK CONSERVING: hold for {name}, gone"
         for victim in reclaim.victims:
             gang = state.gangs.by_id.get(victim)
             assert gang is None or gang.phase is Phase.LEAVING, (
-                f"PROTECTED: {victim} is a victim of {reclaim.beneficiary}, not leaving"
+                f"PROTECTED: {victim} is a victim of {name}, and not leaving"
             )
+    for gang in state.gangs.by_phase[Phase.ADMITTED].values():
+        assert gang.deadline >= gang.started, f"WORK CONSERVING: {gang.id} has no end"
+
+
+def _check_explained(state: State) -> None:
+    """EXPLAINED: whoever does not run has a reason that says so."""
+    for gang in state.gangs.by_id.values():
+        reason = reason_for(state, gang)
+        runs = gang.phase is Phase.RUNNING
+        assert (reason is Reason.RUNNING) == runs, f"EXPLAINED: {gang.id}: {reason}"

@@ -24,9 +24,10 @@ from scheduler.core.allocator import (
 )
 from scheduler.core.cluster import Mask
 from scheduler.core.engine.gangs import Gang, Phase
-from scheduler.core.engine.state import Reclaim, State
+from scheduler.core.engine.known import Reclaim
+from scheduler.core.engine.state import State
 from scheduler.core.gpu import Form
-from scheduler.core.reclaim import find_exchange
+from scheduler.core.reclaim import faults, find_exchange
 from scheduler.core.workload import GangId, PodUid, WorkloadClass
 
 SHARE_SCALE = 1 << 20
@@ -238,6 +239,9 @@ class Lane:
             taker = state.taker(gang, form)
             exchange = find_exchange(state.cluster, taker, holdings, court, allowed)
             if exchange is not None:
+                chosen = [h for h in holdings if h.gang in exchange.victims]
+                wrong = faults(state.cluster, taker, chosen, court, exchange)
+                assert not wrong, "; ".join(wrong)
                 state.hold(gang, exchange, form, now)
                 self._press_all(state.reclaims[gang.id], now)
                 return True

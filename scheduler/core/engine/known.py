@@ -1,0 +1,275 @@
+"""What is known: cluster, tenant tree and gangs, and what follows from them.
+
+What follows (who may be decided, what a guarantee covers, in which tier a demand is
+divided, what the shares are) is computed on demand and forgotten when something it
+depends on changes.
+"""
+
+from bisect import insort
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from scheduler.core.cluster import Cluster
+from scheduler.core.engine.gangs import Gang, Gangs, Phase
+from scheduler.core.engine.views import Policy
+from scheduler.core.events import Action
+from scheduler.core.fairness import (
+    TIERS,
+    Standing,
+    covered_forms,
+    division,
+    tiers,
+)
+from scheduler.core.gpu import Form, charge
+from scheduler.core.placement import fits_empty
+from scheduler.core.quota import QuotaTree
+from scheduler.core.reclaim import Court, Holding, Taker
+from scheduler.core.workload import (
+    GangId,
+    TenantName,
+    WorkloadClass,
+)
+
+
+class Reclaim:
+    """A hold: a beneficiary with its room planned, and the victims that must leave."""
+
+    __slots__ = ("beneficiary", "deadline", "victims")
+
+    def __init__(
+        self, beneficiary: GangId, victims: tuple[GangId, ...], deadline: float
+    ) -> None:
+        self.beneficiary = beneficiary
+        self.victims = victims
+        self.deadline = deadline
+
+
+class TenantView:
+    """What follows from one tenant's gangs alone; thrown away when one changes."""
+
+    def __init__(
+        self, standings: list[Standing], guarantees: Mapping[Form, int]
+    ) -> None:
+        self.standings = standings
+        self.guarantees = guarantees
+
+    @cached_property
+    def cover(self) -> dict[GangId, Form]:
+        """Gangs the guarantee pays for, and in which form."""
+        return covered_forms(self.standings, self.guarantees)
+
+    @cached_property
+    def tier_of(self) -> dict[GangId, WorkloadClass]:
+        """Tier of each gang; inference burst is capped at the guarantee."""
+        caps = {form: 2 * quanta for form, quanta in self.guarantees.items()}
+        return tiers(self.standings, caps)
+
+    @cached_property
+    def wanted(self) -> dict[Form, list[int]]:
+        """Quanta running and waiting, per form and tier."""
+        return self._by_tier(self.standings)
+
+    @cached_property
+    def use(self) -> dict[Form, list[int]]:
+        """Quanta running, per form and tier."""
+        return self._by_tier(s for s in self.standings if s.running)
+
+    def _by_tier(self, standings: Iterable[Standing]) -> dict[Form, list[int]]:
+        found: dict[Form, list[int]] = {}
+        for standing in standings:
+            row = found.setdefault(standing.form, [0] * TIERS)
+            row[self.tier_of[standing.gang]] += standing.quanta
+        return found
+
+
+class Known:
+    """Everything the engine remembers; ``state.State`` changes it."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.version = 0
+        self.epoch = 0  # counts changes of nodes and tenants
+        self.freed = 0  # counts what may let a gang in that could not be placed before
+        self.decisions = 0
+        self.cluster = Cluster()
+        self.tree = QuotaTree(())
+        self.gangs = Gangs()
+        self.reclaims: dict[GangId, Reclaim] = {}
+        self.actions: list[Action] = []
+        self.excused: dict[tuple[TenantName, Form], int] = {}
+        self.orphans: frozenset[TenantName] = frozenset()
+        self._forms: list[Form] = []
+        self._views: dict[TenantName, TenantView] = {}
+        self._covers: dict[TenantName, dict[GangId, Form]] = {}
+        self._shares: dict[Form, dict[TenantName, list[int]]] = {}
+
+    # -- what follows ----------------------------------------------------------
+
+    def touch(self, tenant: TenantName) -> None:
+        """Forget what followed from the tenant's gangs."""
+        self.version += 1
+        self._views.pop(tenant, None)
+        self._shares.clear()
+        if tenant in self.tree.queues:
+            for queue in self.tree.path(tenant):
+                self._covers.pop(queue, None)
+
+    def touch_all(self) -> None:
+        """Forget everything that was computed: nodes or tenants changed."""
+        self.version += 1
+        self.epoch += 1
+        self.freed += 1
+        self._forms = self.cluster.forms()
+        self._views.clear()
+        self._covers.clear()
+        self._shares.clear()
+
+    def forms_of(self, gang: Gang) -> tuple[Form, ...]:
+        """Forms the gang accepts and some node offers, preferred first.
+
+        A gang that names no class takes one its tenant is guaranteed first.
+        """
+        forms = gang.forms(self._forms)
+        if gang.tenant not in self.tree.queues or not forms:
+            return forms
+        if all(member.pod.demand.classes for member in gang.pods.values()):
+            return forms
+        owned = self.tree.guarantees(gang.tenant)
+        return tuple(sorted(forms, key=lambda form: form not in owned))
+
+    def is_eligible(self, gang: Gang) -> bool:
+        """Whether a waiting gang may be decided now: known, whole, possible."""
+        if gang.dormant or not gang.is_whole or not self.is_tenant(gang.tenant):
+            return False
+        if gang.core is not None:
+            core = self.gangs.by_id.get(gang.core)
+            if core is not None and core.phase not in (Phase.ADMITTED, Phase.RUNNING):
+                return False
+        return bool(self.possible_forms(gang))
+
+    def is_tenant(self, name: TenantName) -> bool:
+        """Whether the name may start pods: a leaf of the tree that is not deleted."""
+        return self.tree.is_leaf(name) and name not in self.orphans
+
+    def possible_forms(self, gang: Gang) -> tuple[Form, ...]:
+        """Forms on which the gang could run if nothing else did."""
+        if gang.options is None or gang.options[0] != self.epoch:
+            found = tuple(
+                form
+                for form in self.forms_of(gang)
+                if gang.quanta(form) <= self._most(gang.tenant, form)
+                and fits_empty(self.cluster, gang.members, form)
+            )
+            gang.options = (self.epoch, found)
+        return gang.options[1]
+
+    def _most(self, tenant: TenantName, form: Form) -> int:
+        return min(self.tree.ceiling(q, form) for q in self.tree.path(tenant))
+
+    def view(self, tenant: TenantName) -> TenantView:
+        """Return what follows from the tenant's gangs."""
+        view = self._views.get(tenant)
+        if view is None:
+            guarantees = self.tree.guarantees(tenant)
+            view = TenantView(self._standings(tenant), guarantees)
+            self._views[tenant] = view
+        return view
+
+    def _standings(self, tenant: TenantName) -> list[Standing]:
+        found = list(self.gangs.seated(tenant))
+        for gang in self.gangs.waiting_of(tenant):
+            if self._may_be_covered(gang):
+                insort(
+                    found,
+                    gang.waiting(self.possible_forms(gang)),
+                    key=lambda standing: standing.rank,
+                )
+        return found
+
+    def _may_be_covered(self, gang: Gang) -> bool:
+        """Whether a gang that waits is demand that counts now."""
+        return gang.stuck != self.freed and self.is_eligible(gang)
+
+    def cover(self, queue: TenantName) -> dict[GangId, Form]:
+        """Gangs below `queue` that its guarantee pays for, and in which form."""
+        if self.tree.is_leaf(queue):
+            return self.view(queue).cover
+        found = self._covers.get(queue)
+        if found is None:
+            below = self.standings_below(queue)
+            found = covered_forms(below, self.tree.guarantees(queue))
+            self._covers[queue] = found
+        return found
+
+    def standings_below(self, queue: TenantName) -> list[Standing]:
+        """Gangs below `queue` that run or may be decided."""
+        found = list(self.view(queue).standings)
+        for child in self.tree.children.get(queue, ()):
+            found.extend(self.standings_below(child))
+        return found
+
+    def shares(self, form: Form) -> dict[TenantName, list[int]]:
+        """Return what division grants now of `form`, per queue and tier, in quanta."""
+        found = self._shares.get(form)
+        if found is None:
+            demands = {
+                tenant: tuple(self.view(tenant).wanted.get(form, [0] * TIERS))
+                for tenant in self.tree.queues
+            }
+            unit = charge(form)
+            amounts = (amount for tiers_ in demands.values() for amount in tiers_)
+            if any(amount % unit for amount in amounts):
+                unit = 1
+            found = division(self.tree, form, demands, unit)
+            self._shares[form] = found
+        return found
+
+    def court(self, now: float) -> Court:
+        """Return what the rules of reclaim may look at."""
+        nothing = [0] * TIERS
+        return Court(
+            now=now,
+            tree=self.tree,
+            covers=lambda queue: frozenset(self.cover(queue)),
+            shares=lambda queue, form: self.shares(form)[queue],
+            tier_use=lambda tenant, form: self.view(tenant).use.get(form, nothing),
+            min_runtime_s=self.policy.min_runtime_s,
+        )
+
+    def holding(self, gang: Gang, now: float) -> Holding:
+        """Return a running gang as the search for victims sees it."""
+        assert gang.form is not None
+        return Holding(
+            gang=gang.id,
+            tenant=gang.tenant,
+            workload_class=gang.workload_class,
+            tier=self.view(gang.tenant).tier_of.get(gang.id, gang.workload_class),
+            priority=gang.priority,
+            preemptible=gang.preemptible,
+            form=gang.form,
+            quanta=gang.quanta(gang.form),
+            pods=tuple(sorted(u for u in gang.pods if u in self.cluster.placed)),
+            started=gang.started,
+            saved=gang.saved_at(now),
+            restart_cost_s=gang.restart_cost_s,
+            leaving=gang.phase is Phase.LEAVING,
+        )
+
+    def taker(self, gang: Gang, form: Form) -> Taker:
+        """Return a waiting gang as the search for victims sees it."""
+        return Taker(
+            gang=gang.id,
+            tenant=gang.tenant,
+            workload_class=gang.workload_class,
+            tier=self.tier(gang),
+            priority=gang.priority,
+            form=form,
+            quanta=gang.quanta(form),
+            covered=self.cover(gang.tenant).get(gang.id) == form,
+            members=gang.members,
+        )
+
+    def tier(self, gang: Gang) -> WorkloadClass:
+        """Return the tier in which the gang's demand is divided."""
+        tier_of = self.view(gang.tenant).tier_of
+        return tier_of.get(gang.id, gang.workload_class)
