@@ -98,7 +98,7 @@ class Extender:
         service, latency = self._service, self._service.metrics.latency[name]
 
         async def handle(request: web.Request) -> web.Response:
-            body = await request.read()
+            body = await _read(request)
             _require_ready(service)
             with latency.time():
                 return _json(answer(body))
@@ -128,7 +128,7 @@ class Extender:
     # -- standalone mode ---------------------------------------------------------
 
     async def _events(self, request: web.Request) -> web.Response:
-        body = await request.read()
+        body = await _read(request)
         _require_ready(self._service)
         batch = decode_events(body, self._service.naming, node_of)
         return _json(encode_applied(self._service.report(batch)))
@@ -143,7 +143,7 @@ class Extender:
         return _json(encode_wishes(found, last, self._service.now))
 
     async def _acknowledge(self, request: web.Request) -> web.Response:
-        numbers = decode_acknowledgement(await request.read())
+        numbers = decode_acknowledgement(await _read(request))
         _require_ready(self._service)
         outbox = self._service.outbox
         unknown = [number for number in numbers if not 0 < number <= outbox.last]
@@ -187,6 +187,15 @@ class Extender:
         if self._service.draining:
             return _failure(503, "not ready: the service is stopping")
         return web.Response(text="ready\n")
+
+
+async def _read(request: web.Request) -> bytes:
+    """Read the whole body; one that says it is too large is not waited for."""
+    size, most = request.content_length or 0, request.client_max_size
+    if size > most:
+        text = f"{size} bytes are more than the limit of {most}"
+        raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=size, text=text)
+    return await request.read()
 
 
 def _require_ready(service: Service) -> None:

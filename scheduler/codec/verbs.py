@@ -9,6 +9,7 @@ Nothing here makes one Python object per node where a bulk operation will do: a 
 may name every node of the fleet.
 """
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -207,6 +208,7 @@ def encode_failure(message: str) -> bytes:
 # -- broken bodies ------------------------------------------------------------
 
 _AT = re.compile(r" - at `(?:key in )?\$(.*)`$")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
 
@@ -222,7 +224,7 @@ def decode(decoder: msgspec.json.Decoder[_M], body: bytes, where: str) -> _M:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _explain(str(error), body, where) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise CodecError(where, "body", _head(body), f"is no JSON: {error}") from error
 
 
@@ -231,12 +233,11 @@ def _explain(message: str, body: bytes, where: str) -> CodecError:
     match = _AT.search(message)
     path = match.group(1) if match else ""
     problem = message[: match.start()] if match else message
-    value: Any = msgspec.json.decode(body)
-    for key, index in _STEP.findall(path):
-        try:
+    value: Any = _head(body)
+    with contextlib.suppress(*_UNREADABLE, KeyError, IndexError, TypeError):
+        value = msgspec.json.decode(body)
+        for key, index in _STEP.findall(path):
             value = value[key] if key else value[int(index)]
-        except (KeyError, IndexError, TypeError):
-            break
     return CodecError(where, path.lstrip(".") or "body", value, f"({problem})")
 
 

@@ -96,7 +96,8 @@ def _node_faults(nodes: Iterable[NodeConfig]) -> Iterator[str]:
 
 def node_names(node: NodeConfig) -> list[str]:
     """Return the names of the nodes that one entry stands for."""
-    return [node.name.replace("{i}", str(i)) for i in range(node.count)]
+    numbered = (node.name.replace("{i}", str(i)) for i in range(node.count))
+    return list(dict.fromkeys(numbered))
 
 
 # -- tenants ------------------------------------------------------------------
@@ -113,23 +114,21 @@ def _tenant_faults(tenants: tuple[TenantConfig, ...]) -> Iterator[str]:
     for index, tenant in enumerate(tenants):
         if tenant.parent is not None and tenant.parent not in names:
             yield f"tenants[{index}].parent: {tenant.parent!r} is no tenant"
-        elif _is_in_cycle(tenant.name, parents):
-            yield (
-                f"tenants[{index}].parent: {tenant.parent!r}: "
-                f"{tenant.name!r} is its own ancestor"
-            )
+        cycle = _cycle_from(tenant.name, parents)
+        if cycle and tenant.name == min(cycle):
+            told = " -> ".join([*cycle, tenant.name])
+            yield f"tenants[{index}].parent: {tenant.parent!r}: a cycle, {told}"
     yield from _namespace_faults(tenants)
 
 
-def _is_in_cycle(name: str, parents: Mapping[str, str | None]) -> bool:
-    seen: set[str] = set()
+def _cycle_from(name: str, parents: Mapping[str, str | None]) -> list[str]:
+    """Return the queue and its ancestors if they lead back to it, else nothing."""
+    path = [name]
     at = parents.get(name)
-    while at is not None and at not in seen:
-        if at == name:
-            return True
-        seen.add(at)
+    while at is not None and at not in path:
+        path.append(at)
         at = parents.get(at)
-    return False
+    return path if at == name else []
 
 
 def _namespace_faults(tenants: tuple[TenantConfig, ...]) -> Iterator[str]:

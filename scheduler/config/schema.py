@@ -190,6 +190,12 @@ class PolicyConfig(Section):
         gt=0,
         description="Lifetime of a decision whose pods have not been bound.",
     )
+    forget_after: Duration = Field(
+        default=900.0,
+        ge=360,
+        description="A waiting pod that kube-scheduler has not asked about for so long "
+        "is taken for deleted.",
+    )
     min_runtime: Duration = Field(
         default=300.0,
         description="Burst younger than this is spared when burst replaces burst.",

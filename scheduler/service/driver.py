@@ -30,7 +30,6 @@ from scheduler.core import (
     PodBound,
     PodGone,
     PodUid,
-    Problem,
     QueueEntry,
     Reason,
     TenantsChanged,
@@ -39,12 +38,12 @@ from scheduler.core import (
 from scheduler.metrics import Fleet, Metrics
 from scheduler.service.outbox import Outbox
 from scheduler.service.roster import Roster
-from scheduler.service.solver import Solver
+from scheduler.service.solver import Solver, pack
 
 COALESCE_S = 0.01
 """Changes within this time are looked at together, seconds."""
 
-SOLVE_SHARE = 0.02
+SOLVE_SHARE = 0.005
 """Most of the loop's time that goes into taking problems for the solver."""
 
 RETRY_S = 10.0
@@ -301,14 +300,15 @@ class Service:
             return
         self._solved_version = engine.version
         problem = engine.problem(begun)
-        self._next_solve = begun + (self._clock() - begun) / SOLVE_SHARE
         if problem.asks:
-            self._solving = asyncio.create_task(self._solve(problem))
+            package = pack(problem, self._config.policy.solver.budget)
+            self._solving = asyncio.create_task(self._solve(package))
+        self._next_solve = begun + (self._clock() - begun) / SOLVE_SHARE
 
-    async def _solve(self, problem: Problem) -> None:
+    async def _solve(self, package: bytes) -> None:
         budget = self._config.policy.solver.budget
         try:
-            plan = await asyncio.to_thread(self._solver.solve, problem, budget)
+            plan = await asyncio.to_thread(self._solver.solve, package, budget)
             if plan is None:
                 log.warning("the solver died or took too long; it is started anew")
                 self._next_solve = self._clock() + RETRY_S

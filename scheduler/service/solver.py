@@ -7,6 +7,7 @@ its parent: reading from the closed pipe ends its loop.
 
 import multiprocessing
 import os
+import pickle
 import signal
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -19,6 +20,15 @@ START_S = 30.0
 
 OVERTIME_S = 5.0
 """Time beyond its budget after which a solve is given up, seconds."""
+
+
+def pack(problem: Problem, wall_s: float) -> bytes:
+    """Write a problem and its budget (seconds) for the solving process.
+
+    This holds the interpreter's lock from begin to end, whichever thread it runs in:
+    the caller decides when it can afford that.
+    """
+    return pickle.dumps((problem, Budget(wall_s=wall_s)), pickle.HIGHEST_PROTOCOL)
 
 
 class Solver:
@@ -38,17 +48,19 @@ class Solver:
         """Process id, None while there is no process."""
         return self._process.pid if self._process else None
 
-    def solve(self, problem: Problem, wall_s: float) -> Plan | None:
+    def solve(self, package: bytes, wall_s: float) -> Plan | None:
         """Return a plan, None when the process died or took too long.
 
         Parameters
         ----------
+        package
+            From `pack`.
         wall_s
             Wall-clock budget of the solve, seconds.
         """
         try:
             pipe = self._connect()
-            pipe.send((problem, Budget(wall_s=wall_s)))
+            pipe.send_bytes(package)
             if pipe.poll(wall_s + OVERTIME_S):
                 answer = pipe.recv()
                 return answer if isinstance(answer, Plan) else None
