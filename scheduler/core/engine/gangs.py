@@ -68,7 +68,6 @@ class Gang:
         "priority",
         "seat",
         "started",
-        "stuck",
         "submitted",
         "tenant",
         "workload_class",
@@ -91,7 +90,6 @@ class Gang:
         self.started = now
         self.deadline = 0.0
         self.dormant = False
-        self.stuck = -1
         self.seat: Standing | None = None  # as it runs; forgotten when it changes
         self.options: tuple[int, tuple[Form, ...]] | None = None  # by state epoch
 

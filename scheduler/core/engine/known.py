@@ -89,7 +89,6 @@ class Known:
         self.policy = policy
         self.version = 0
         self.epoch = 0  # counts changes of nodes and tenants
-        self.freed = 0  # counts what may let a gang in that could not be placed before
         self.decisions = 0
         self.cluster = Cluster()
         self.tree = QuotaTree(())
@@ -99,6 +98,7 @@ class Known:
         self.excused: dict[tuple[TenantName, Form], int] = {}
         self.orphans: frozenset[TenantName] = frozenset()
         self._forms: list[Form] = []
+        self._aside: set[GangId] = set()
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
         self._shares: dict[Form, dict[TenantName, list[int]]] = {}
@@ -114,11 +114,26 @@ class Known:
             for queue in self.tree.path(tenant):
                 self._covers.pop(queue, None)
 
+    def set_aside(self, gang: Gang) -> None:
+        """Take a covered gang that no exchange can place out of the cover for now.
+
+        It is not *placeable*: it must not strip others of protection while it waits.
+        """
+        self._aside.add(gang.id)
+        self.touch(gang.tenant)
+
+    def look_anew(self) -> None:
+        """Something changed: whoever was set aside may be placeable now."""
+        for name in sorted(self._aside):
+            if name in self.gangs.by_id:
+                self.touch(self.gangs.by_id[name].tenant)
+        self._aside.clear()
+
     def touch_all(self) -> None:
         """Forget everything that was computed: nodes or tenants changed."""
         self.version += 1
         self.epoch += 1
-        self.freed += 1
+        self._aside.clear()
         self._forms = self.cluster.forms()
         self._views.clear()
         self._covers.clear()
@@ -188,7 +203,7 @@ class Known:
 
     def _may_be_covered(self, gang: Gang) -> bool:
         """Whether a gang that waits is demand that counts now."""
-        return gang.stuck != self.freed and self.is_eligible(gang)
+        return gang.id not in self._aside and self.is_eligible(gang)
 
     def cover(self, queue: TenantName) -> dict[GangId, Form]:
         """Gangs below `queue` that its guarantee pays for, and in which form."""

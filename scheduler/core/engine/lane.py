@@ -161,6 +161,7 @@ class Lane:
 
     def _decide(self, now: float) -> None:
         """Place each gang, or hold room for it; gangs of one shape fail alike."""
+        self.state.look_anew()
         failed: set[tuple[object, ...]] = set()
         for gang in self.order():
             ask = self.ask(gang)
@@ -174,7 +175,7 @@ class Lane:
             else:
                 failed.add(shape)
                 if ask.covered is not None:
-                    self._not_placeable(gang)
+                    self.state.set_aside(gang)
 
     def _shape(self, gang: Gang, ask: Ask) -> tuple[object, ...]:
         demands = tuple(demand for _, demand in ask.members)
@@ -254,14 +255,6 @@ class Lane:
                 foreign = other.tenant != gang.tenant or phase is Phase.LEAVING
                 if other.form == form and (foreign or _outranks(gang, other)):
                     yield other
-
-    def _not_placeable(self, gang: Gang) -> None:
-        """Covered, yet no set of victims would help: not *placeable* until room frees.
-
-        It claims no cover meanwhile, so that it strips nobody of protection.
-        """
-        gang.stuck = self.state.freed
-        self.state.touch(gang.tenant)
 
     # -- 5: time of the next look --------------------------------------------------
 

@@ -91,7 +91,6 @@ class State(Known):
         self.gangs.set_phase(gang, Phase.WAITING)
         if reclaim is not None:
             self._spare(reclaim)
-        self.freed += 1
         self.touch(gang.tenant)
 
     def evict(self, gang: Gang, reason: str, beneficiary: GangId | None = None) -> None:
@@ -137,7 +136,6 @@ class State(Known):
             quanta = gang.pods[uid].pod.demand.charge(gang.form)
             self._give_back(gang.tenant, gang.form, quanta)
         self.gangs.remove_pod(uid)
-        self.freed += 1
         self.touch(gang.tenant)
 
     def node_of(self, uid: PodUid) -> NodeName:
