@@ -20,6 +20,8 @@ from scheduler.core import (
     CheckpointRequest,
     Engine,
     Evict,
+    Form,
+    GangId,
     NodeDown,
     NodeName,
     NodeUp,
@@ -30,10 +32,16 @@ from scheduler.core import (
     PodUid,
     Policy,
     Queue,
+    TenantName,
     TenantsChanged,
     Withdraw,
     allocate,
+    place_gang,
 )
+from scheduler.core.engine.gangs import Gang
+from scheduler.core.engine.gangs import Phase as GangPhase
+from scheduler.core.engine.state import State
+from scheduler.core.fairness import covered_forms
 from tests import builders
 
 A, B = "h100-80gb", "a100-80gb"
@@ -238,6 +246,27 @@ class Histories(RuleBasedStateMachine):
         scores = self.engine.score(pod, nodes, self.now)
         assert all(0 <= score <= 10 for score in scores)
 
+    @rule()
+    def everything_settles(self) -> None:
+        """GUARANTEE: with victims that leave, no placeable covered gang waits on."""
+        for _ in range(40):
+            version = self.engine.version
+            self.cycle()
+            if self.doomed:
+                self.victims_leave()
+            elif version == self.engine.version and self.now % 7 == 0:
+                break
+            self.now = self.now // 7 * 7 + 126  # beyond notice and minimum runtime
+        state = self.engine._state
+        if all(queue.parent is None for queue in state.tree.queues.values()):
+            cover = {tenant: cover_of(state, tenant) for tenant in state.tree.queues}
+            for gang in list(state.gangs.waiting.values()):
+                form = cover.get(gang.tenant, {}).get(gang.id)
+                if form is not None and not gang.dormant:
+                    assert not placeable(state, gang, form, cover), (
+                        f"GUARANTEE: {gang.id}"
+                    )
+
     # -- promises ----------------------------------------------------------------------
 
     @invariant()
@@ -255,6 +284,28 @@ class Histories(RuleBasedStateMachine):
         assert plan.admissions == (), "WORK CONSERVING: there was room"
 
 
+def cover_of(state: State, tenant: TenantName) -> dict[GangId, Form]:
+    """The cover by the letter of the design: nobody who could run is left out."""
+    standings = list(state.gangs.seated(tenant))
+    eligible = filter(state.is_eligible, state.gangs.waiting_of(tenant))
+    standings.extend(g.waiting(state.possible_forms(g)) for g in eligible)
+    return covered_forms(standings, state.tree.guarantees(tenant))
+
+
+def placeable(
+    state: State, gang: Gang, form: Form, cover: dict[TenantName, dict[GangId, Form]]
+) -> bool:
+    """Whether the gang would fit with every other tenant's burst removed."""
+    if gang.quanta(form) > state.tree.room(gang.tenant, form):
+        return False
+    with state.cluster.trial():
+        for other in list(state.gangs.by_phase[GangPhase.RUNNING].values()):
+            if other.tenant != gang.tenant and other.id not in cover[other.tenant]:
+                for uid in other.pods:
+                    state.cluster.remove(uid)
+        return place_gang(state.cluster, gang.members, form) is not None
+
+
 class InlineHistories(Histories):
     """The same with decisions taken in Filter."""
 
@@ -263,7 +314,7 @@ class InlineHistories(Histories):
 
 
 BUDGET = settings(
-    max_examples=1000,
+    max_examples=800,
     stateful_step_count=20,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
