@@ -182,7 +182,9 @@ def read_cluster(path: Path) -> Trace:
         reason = f"not YAML ({getattr(problem, 'problem', None) or problem})"
         raise TraceError(path.name, line, "file", "", reason) from None
     except ValidationError as problem:
-        fault = problem.errors(include_url=False)[0]
+        faults = problem.errors(include_url=False)
+        # A key that is unknown explains one that is missing.
+        fault = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
         place = fault["loc"], fault["input"], fault["msg"]
         raise _blame(path.name, text, *place) from None
     nodes = [node for group in model.nodes for node in _expand(group)]
