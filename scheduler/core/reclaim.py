@@ -20,19 +20,20 @@ the taker is placed in the room that this frees. Each exchange lowers, in this o
 (unserved covered demand by class, unserved inference burst, sorted over-shares), so
 with frozen inputs they come to an end.
 
-The search is greedy: victims by cost per device until the taker can be placed, then
-*add back*, dearest first, everyone whose room turned out not to be needed. For a
-single pod every node is tried by itself as well, and the cheapest answer wins.
+The search is greedy: victims in order until the taker can be placed, then *add back*,
+dearest first, everyone whose room turned out not to be needed. Two orders are tried,
+the cheapest first and by cost per device that the taker can use; for a single pod each
+node by itself, the most promising first. The cheapest answer wins.
 
 Lost work is the cost: quanta x (time since the last checkpoint + restart time) x value
 of the class, plus a fixed amount per gang and a penalty for one freshly started.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scheduler.core.cluster import Cluster, Mask, Placed
-from scheduler.core.gpu import QUANTA_PER_GPU, Form, class_of, value_weight
+from scheduler.core.gpu import QUANTA_PER_GPU, Form, charge, class_of, value_weight
 from scheduler.core.placement import Member, place_gang
 from scheduler.core.quota import QuotaTree
 from scheduler.core.workload import GangId, PodUid, TenantName, WorkloadClass
@@ -73,7 +74,8 @@ class Holding:
 class Taker:
     """A waiting gang that looks for room on `form`.
 
-    `covered`: its guarantee pays for it there.
+    `covered`: its guarantee pays for it there. `uses` is what its tenant and each queue
+    above hold of `form` before anybody is evicted, quanta.
     """
 
     gang: GangId
@@ -84,6 +86,7 @@ class Taker:
     form: Form
     quanta: int
     covered: bool
+    uses: Mapping[TenantName, int]
     members: tuple[Member, ...]
 
 
@@ -94,26 +97,26 @@ class Court:
     Parameters
     ----------
     covers
-        Covered gangs of every queue: ``covers[queue]``.
+        Covered gangs of a queue, and in which form its guarantee pays for each.
     shares
-        ``shares[queue, form]``: quanta per tier that division grants now.
+        Quanta per tier that division grants a queue now.
     tier_use
-        ``tier_use[tenant, form]``: quanta in use per tier.
+        Quanta per tier that a tenant uses.
     min_runtime_s
         Burst younger than this is spared by exchanges b and c, seconds.
     """
 
     now: float
     tree: QuotaTree
-    covers: Callable[[TenantName], frozenset[GangId]]
+    covers: Callable[[TenantName], Mapping[GangId, Form]]
     shares: Callable[[TenantName, Form], Sequence[int]]
     tier_use: Callable[[TenantName, Form], Sequence[int]]
     min_runtime_s: float
 
-    def is_covered(self, gang: GangId, tenant: TenantName, against: TenantName) -> bool:
-        """Whether the gang is covered where the two tenants part."""
-        at, _ = self.tree.parting(tenant, against)
-        return gang in self.covers(at)
+    def is_covered(self, gang: Taker | Holding, against: TenantName) -> bool:
+        """Whether the gang is covered, on its form, where the two tenants part."""
+        at, _ = self.tree.parting(gang.tenant, against)
+        return self.covers(at).get(gang.gang) == gang.form
 
 
 # -- rules --------------------------------------------------------------------
@@ -127,8 +130,7 @@ def preempts_within(taker: Taker, victim: Holding, court: Court) -> bool:
     """
     if taker.tenant != victim.tenant:
         return False
-    covers = court.covers(taker.tenant)
-    if victim.gang in covers and taker.gang not in covers:
+    if court.is_covered(victim, taker.tenant) and not taker.covered:
         return False
     ours = (int(taker.workload_class), -taker.priority)
     return ours < (int(victim.workload_class), -victim.priority)
@@ -138,8 +140,8 @@ def covered_takes_burst(taker: Taker, victim: Holding, court: Court) -> bool:
     """Exchange a of design section 9."""
     return (
         taker.tenant != victim.tenant
-        and court.is_covered(taker.gang, taker.tenant, victim.tenant)
-        and not court.is_covered(victim.gang, victim.tenant, taker.tenant)
+        and court.is_covered(taker, victim.tenant)
+        and not court.is_covered(victim, taker.tenant)
     )
 
 
@@ -156,20 +158,24 @@ def inference_takes_lower(taker: Taker, victim: Holding, court: Court) -> bool:
 
 
 def toward_shares(taker: Taker, victim: Holding, court: Court) -> bool:
-    """Exchange c of design section 9, judged at the queues where the two part."""
+    """Exchange c of design section 9, judged at the queues where the two part.
+
+    The taker counts what its side held before the search: victims of its own may turn
+    out not to be needed, and stay.
+    """
     if taker.tier != victim.tier or not _may_trade_burst(taker, victim, court):
         return False
     form, tree = taker.form, court.tree
     ours, theirs = tree.parting(taker.tenant, victim.tenant)
     our_share = sum(court.shares(ours, form))
     their_share = sum(court.shares(theirs, form))
-    our_end = tree.used(ours, form) + taker.quanta
+    our_end = taker.uses[ours] + taker.quanta
     their_use = tree.used(theirs, form)
     their_end = their_use - victim.quanta
     return (
         our_end <= our_share
-        and sum(court.shares(taker.tenant, form))
-        >= tree.used(taker.tenant, form) + taker.quanta
+        and taker.uses[taker.tenant] + taker.quanta
+        <= sum(court.shares(taker.tenant, form))
         and their_use > their_share
         and their_end * our_share >= our_end * their_share
     )
@@ -179,7 +185,7 @@ def _may_trade_burst(taker: Taker, victim: Holding, court: Court) -> bool:
     """Tell what b and c have in common: other tenant, burst, run long enough."""
     return (
         taker.tenant != victim.tenant
-        and not court.is_covered(victim.gang, victim.tenant, taker.tenant)
+        and not court.is_covered(victim, taker.tenant)
         and court.now - victim.started >= court.min_runtime_s
     )
 
@@ -190,7 +196,7 @@ def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
         return False
     if victim.leaving:
         return True
-    if not victim.preemptible and victim.gang in court.covers(victim.tenant):
+    if not victim.preemptible and court.is_covered(victim, victim.tenant):
         return False
     return (
         preempts_within(taker, victim, court)
@@ -246,7 +252,7 @@ def faults(
         for victim in victims
         if victim.tenant != taker.tenant
         and not victim.leaving
-        and court.is_covered(victim.gang, victim.tenant, taker.tenant)
+        and court.is_covered(victim, taker.tenant)
     ]
     demands = dict(taker.members)
     if sorted(p.uid for p in exchange.placed) != sorted(demands):
@@ -262,7 +268,8 @@ def faults(
     return found
 
 
-Ranked = Sequence[tuple[int, Holding]]
+Priced = Sequence[tuple[int, Holding]]
+"""Candidates, each with the cost of its lost work."""
 
 
 def find_exchange(
@@ -281,29 +288,18 @@ def find_exchange(
     allowed
         Nodes that are open to a pod; a pod that is not listed may go anywhere.
     """
-    ranked = sorted(
-        (
-            (lost_work(holding, court.now), holding)
-            for holding in holdings
-            if holding.form == taker.form
-        ),
-        key=lambda pair: (pair[0] * QUANTA_PER_GPU // pair[1].quanta, pair[1].gang),
-    )
+    priced = [
+        (lost_work(holding, court.now), holding)
+        for holding in holdings
+        if holding.form == taker.form
+    ]
     search = _Search(cluster, taker, court, allowed)
-    answers = [search.run(ranked)]
-    if answers[0] is not None and len(taker.members) == 1:
-        answers.extend(search.run(subset) for subset in _by_node(cluster, ranked))
-    found = [answer for answer in answers if answer is not None]
-    return min(found, key=lambda a: (a.cost, a.victims), default=None)
-
-
-def _by_node(cluster: Cluster, ranked: Ranked) -> list[list[tuple[int, Holding]]]:
-    """Group the candidates by the nodes they sit on, in the order nodes joined."""
-    groups: dict[int, list[tuple[int, Holding]]] = {}
-    for pair in ranked:
-        for column in sorted({cluster.placed[uid].column for uid in pair[1].pods}):
-            groups.setdefault(column, []).append(pair)
-    return [groups[column] for column in sorted(groups)]
+    found: list[Exchange] = []
+    if len(taker.members) == 1:
+        found.extend(search.run_by_node(priced))
+    if not found or taker.quanta > court.tree.room(taker.tenant, taker.form):
+        found.extend(search.run_all(priced))
+    return min(found, key=lambda answer: (answer.cost, answer.victims), default=None)
 
 
 class _Search:
@@ -322,7 +318,47 @@ class _Search:
         self.allowed = allowed
         self.removed: dict[GangId, list[Placed]] = {}
 
-    def run(self, ranked: Ranked) -> Exchange | None:
+    def run_by_node(self, priced: Priced) -> list[Exchange]:
+        """Search node by node, the most promising first, until none can be cheaper."""
+        groups: dict[int, list[tuple[int, Holding]]] = {}
+        for pair in priced:
+            for column in {self.cluster.placed[uid].column for uid in pair[1].pods}:
+                groups.setdefault(column, []).append(pair)
+        bounds = sorted((self._bound(n, group), n) for n, group in groups.items())
+        found: list[Exchange] = []
+        for bound, column in bounds:
+            if found and bound >= min(answer.cost for answer in found):
+                break
+            found.extend(self.run_all(groups[column]))
+        return found
+
+    def _bound(self, column: int, priced: Priced) -> int:
+        """Return a cost below which these candidates cannot make room on the node.
+
+        They may be evicted in part here, the cheapest per device first, and each pod
+        counts as the whole device that its leaving may free.
+        """
+        device = charge(self.taker.form)
+        free = int(self.cluster.free[self.cluster.rows[self.taker.form], column])
+        need, cost = max(0, self.taker.quanta - free * device), 0
+        offers = [(price, max(h.quanta, len(h.pods) * device)) for price, h in priced]
+        for price, most in sorted(offers, key=lambda o: o[0] * QUANTA_PER_GPU // o[1]):
+            part = min(need, most)
+            cost += price * part // most
+            need -= part
+        return cost
+
+    def run_all(self, priced: Priced) -> Iterator[Exchange]:
+        """Try the two orders of the theory; yield what is found."""
+        cheapest = sorted(priced, key=lambda p: (p[0], p[1].gang))
+        most = self.taker.quanta
+        useful = sorted(cheapest, key=lambda p: p[0] * most // min(p[1].quanta, most))
+        for ranked in (cheapest, useful) if useful != cheapest else (cheapest,):
+            found = self.run(ranked)
+            if found is not None:
+                yield found
+
+    def run(self, ranked: Priced) -> Exchange | None:
         """Evict legal candidates in order until the taker fits, then add back."""
         self.removed.clear()
         taken: list[tuple[int, Holding]] = []

@@ -245,7 +245,7 @@ class Known:
         return Court(
             now=now,
             tree=self.tree,
-            covers=lambda queue: frozenset(self.cover(queue)),
+            covers=self.cover,
             shares=lambda queue, form: self.shares(form)[queue],
             tier_use=lambda tenant, form: self.view(tenant).use.get(form, nothing),
             min_runtime_s=self.policy.min_runtime_s,
@@ -281,6 +281,7 @@ class Known:
             form=form,
             quanta=gang.quanta(form),
             covered=self.cover(gang.tenant).get(gang.id) == form,
+            uses={q: self.tree.used(q, form) for q in self.tree.path(gang.tenant)},
             members=gang.members,
         )
 
