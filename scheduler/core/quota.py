@@ -94,6 +94,9 @@ class QuotaTree:
             self.queues[queue.name] = queue
         self.children: dict[TenantName | None, list[TenantName]] = {None: []}
         self._paths: dict[TenantName, tuple[TenantName, ...]] = {}
+        self._partings: dict[
+            tuple[TenantName, TenantName], tuple[TenantName, TenantName]
+        ] = {}
         self._link()
         self._guarantee = {n: _quanta(q.guarantee) for n, q in self.queues.items()}
         self._ceiling = {n: _ceilings(q) for n, q in self.queues.items()}
@@ -139,11 +142,15 @@ class QuotaTree:
 
         Protection between tenants is judged at these siblings (design, section 6).
         """
-        path_a, path_b = self._paths[a], self._paths[b]
-        shared = set(path_a) & set(path_b)
-        below_a = [name for name in path_a if name not in shared]
-        below_b = [name for name in path_b if name not in shared]
-        return (below_a[-1] if below_a else a, below_b[-1] if below_b else b)
+        found = self._partings.get((a, b))
+        if found is None:
+            path_a, path_b = self._paths[a], self._paths[b]
+            shared = set(path_a) & set(path_b)
+            below_a = [name for name in path_a if name not in shared]
+            below_b = [name for name in path_b if name not in shared]
+            found = (below_a[-1] if below_a else a, below_b[-1] if below_b else b)
+            self._partings[a, b] = found
+        return found
 
     # -- rules ---------------------------------------------------------------
 

@@ -145,16 +145,35 @@ def covered_takes_burst(taker: Taker, victim: Holding, court: Court) -> bool:
     )
 
 
-def inference_takes_lower(taker: Taker, victim: Holding, court: Court) -> bool:
-    """Exchange b of design section 9."""
-    if not taker.tier.is_inference or victim.tier.is_inference:
-        return False
-    if not _may_trade_burst(taker, victim, court):
-        return False
+def may_take_burst(taker: Taker, court: Court) -> bool:
+    """Whether any exchange is open to the taker at all, whoever the victim is.
+
+    A necessary condition of exchanges a, b and c that looks at the taker alone.
+    """
+    if taker.covered or any(
+        taker.gang in court.covers(queue) for queue in court.tree.path(taker.tenant)
+    ):
+        return True
+    share = court.shares(taker.tenant, taker.form)
+    used = court.tree.used(taker.tenant, taker.form)
+    if used + taker.quanta <= sum(share):
+        return True
+    return taker.tier.is_inference and _within_tier(taker, court)
+
+
+def _within_tier(taker: Taker, court: Court) -> bool:
+    """Whether the taker's tenant stays within what the inference tiers grant it."""
     urgent = WorkloadClass.INFERENCE + 1
     share = sum(court.shares(taker.tenant, taker.form)[:urgent])
     used = sum(court.tier_use(taker.tenant, taker.form)[:urgent])
     return used + taker.quanta <= share
+
+
+def inference_takes_lower(taker: Taker, victim: Holding, court: Court) -> bool:
+    """Exchange b of design section 9."""
+    if not taker.tier.is_inference or victim.tier.is_inference:
+        return False
+    return _may_trade_burst(taker, victim, court) and _within_tier(taker, court)
 
 
 def toward_shares(taker: Taker, victim: Holding, court: Court) -> bool:

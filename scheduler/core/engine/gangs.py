@@ -246,6 +246,11 @@ class Gangs:
         """Gangs that wait, by id."""
         return self.by_phase[Phase.WAITING]
 
+    def running_of(self, tenant: TenantName) -> list[Gang]:
+        """Return the tenant's gangs that run whole."""
+        mine = self.by_tenant.get(tenant, {}).values()
+        return [gang for gang in mine if gang.phase is Phase.RUNNING]
+
     def waiting_of(self, tenant: TenantName) -> list[Gang]:
         """Return the tenant's waiting gangs."""
         return list(self._waiting.get(tenant, {}).values())

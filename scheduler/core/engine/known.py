@@ -102,6 +102,7 @@ class Known:
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
         self._shares: dict[Form, dict[TenantName, list[int]]] = {}
+        self._burst: dict[TenantName, dict[TenantName, tuple[Gang, ...]]] = {}
 
     # -- what follows ----------------------------------------------------------
 
@@ -113,6 +114,7 @@ class Known:
         if tenant in self.tree.queues:
             for queue in self.tree.path(tenant):
                 self._covers.pop(queue, None)
+                self._burst.pop(queue, None)
 
     def set_aside(self, gang: Gang) -> None:
         """Take a covered gang that no exchange can place out of the cover for now.
@@ -138,6 +140,7 @@ class Known:
         self._views.clear()
         self._covers.clear()
         self._shares.clear()
+        self._burst.clear()
 
     def forms_of(self, gang: Gang) -> tuple[Form, ...]:
         """Forms the gang accepts and some node offers, preferred first.
@@ -215,6 +218,18 @@ class Known:
             found = covered_forms(below, self.tree.guarantees(queue))
             self._covers[queue] = found
         return found
+
+    def burst(self, tenant: TenantName, at: TenantName) -> tuple[Gang, ...]:
+        """Return the tenant's running gangs that the guarantee of `at` does not cover.
+
+        `at` is the tenant itself or a queue above it, where protection is judged.
+        """
+        known = self._burst.setdefault(at, {})
+        if tenant not in known:
+            cover = self.cover(at)
+            running = self.gangs.running_of(tenant)
+            known[tenant] = tuple(g for g in running if g.id not in cover)
+        return known[tenant]
 
     def standings_below(self, queue: TenantName) -> list[Standing]:
         """Gangs below `queue` that run or may be decided."""

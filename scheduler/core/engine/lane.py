@@ -27,7 +27,13 @@ from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.known import Reclaim
 from scheduler.core.engine.state import State
 from scheduler.core.gpu import Form
-from scheduler.core.reclaim import faults, find_exchange
+from scheduler.core.reclaim import (
+    Court,
+    Taker,
+    faults,
+    find_exchange,
+    may_take_burst,
+)
 from scheduler.core.workload import GangId, PodUid, WorkloadClass
 
 SHARE_SCALE = 1 << 20
@@ -234,10 +240,11 @@ class Lane:
         state = self.state
         court = state.court(now)
         for form in ask.forms:
-            holdings = [state.holding(g, now) for g in self._candidates(gang, form)]
+            taker = state.taker(gang, form)
+            candidates = self._candidates(gang, taker, court)
+            holdings = [state.holding(other, now) for other in candidates]
             if not holdings:
                 continue
-            taker = state.taker(gang, form)
             exchange = find_exchange(state.cluster, taker, holdings, court, allowed)
             if exchange is not None:
                 chosen = [h for h in holdings if h.gang in exchange.victims]
@@ -248,13 +255,20 @@ class Lane:
                 return True
         return False
 
-    def _candidates(self, gang: Gang, form: Form) -> Iterator[Gang]:
-        """Gangs on `form` that some rule might let go for this one, cheaply told."""
-        for phase in (Phase.RUNNING, Phase.LEAVING):
-            for other in self.state.gangs.by_phase[phase].values():
-                foreign = other.tenant != gang.tenant or phase is Phase.LEAVING
-                if other.form == form and (foreign or _outranks(gang, other)):
-                    yield other
+    def _candidates(self, gang: Gang, taker: Taker, court: Court) -> Iterator[Gang]:
+        """Find gangs on the taker's form that some rule might let go for it."""
+        state, form = self.state, taker.form
+        for other in state.gangs.by_phase[Phase.LEAVING].values():
+            if other.form == form:
+                yield other
+        for other in state.gangs.running_of(gang.tenant):
+            if other.form == form and _outranks(gang, other):
+                yield other
+        if may_take_burst(taker, court):
+            for tenant in state.tree.queues:
+                if tenant != gang.tenant:
+                    at, _ = state.tree.parting(tenant, gang.tenant)
+                    yield from (g for g in state.burst(tenant, at) if g.form == form)
 
     # -- 5: time of the next look --------------------------------------------------
 
