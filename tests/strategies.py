@@ -3,6 +3,7 @@
 Numbers are small on purpose: collisions, ties and edges are where the rules bite.
 """
 
+import pickle
 from collections.abc import Mapping, Sequence
 
 from hypothesis import HealthCheck, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scheduler.core import (
     QUANTA_PER_GPU,
     Claim,
+    Cluster,
     Demand,
     Form,
     GangId,
@@ -216,4 +218,28 @@ def slices() -> st.SearchStrategy[Demand]:
     classes = st.sampled_from([(), ("h100-80gb",), ("h100-80gb", "a100-80gb")])
     return st.builds(
         Demand, count=st.integers(1, 7), classes=classes, profile=st.just("1g.10gb")
+    )
+
+
+# -- what draws are compared by -----------------------------------------------
+
+
+def everything(cluster: Cluster) -> bytes:
+    """All that a cluster knows, as bytes; the order of placement does not count."""
+    n = len(cluster.names)
+    arrays = (cluster.total, cluster.free, cluster.open)
+    flat = (cluster.cpu, cluster.memory, cluster.ready)
+    return pickle.dumps(
+        (
+            [array[:, :n].tolist() for array in arrays],
+            [array[:n].tolist() for array in flat],
+            sorted(cluster.placed.items()),
+            sorted(
+                (key, sorted(slots.items()))
+                for key, slots in cluster._slots.items()
+                if slots
+            ),
+            cluster._next_slot,
+            sorted(cluster._shrunk),
+        )
     )

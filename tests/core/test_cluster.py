@@ -13,7 +13,16 @@ from scheduler.core.cluster import UNTRACKED, Cluster, Node
 from scheduler.core.gpu import QUANTA_PER_GPU, Form, charge
 from scheduler.core.workload import Demand, NodeName, PodUid
 from tests import builders
-from tests.strategies import FORMS, MANY, OTHER, SLICE, WHOLE, demands, nodes
+from tests.strategies import (
+    FORMS,
+    MANY,
+    OTHER,
+    SLICE,
+    WHOLE,
+    demands,
+    everything,
+    nodes,
+)
 
 NAMES = ("n0", "n1", "n2")
 HALF = QUANTA_PER_GPU // 2
@@ -157,27 +166,6 @@ class Pair:
             assert cluster.cpu[column] == model.spare(name, "cpu_milli")
             assert cluster.memory[column] == model.spare(name, "memory_mib")
             assert cluster.node(name) == model.nodes.get(name)
-
-
-def everything(cluster: Cluster) -> bytes:
-    """All that a cluster knows, as bytes; the order of placement does not count."""
-    n = len(cluster.names)
-    arrays = (cluster.total, cluster.free, cluster.open)
-    flat = (cluster.cpu, cluster.memory, cluster.ready)
-    return pickle.dumps(
-        (
-            [array[:, :n].tolist() for array in arrays],
-            [array[:n].tolist() for array in flat],
-            sorted(cluster.placed.items()),
-            sorted(
-                (key, sorted(slots.items()))
-                for key, slots in cluster._slots.items()
-                if slots
-            ),
-            cluster._next_slot,
-            sorted(cluster._shrunk),
-        )
-    )
 
 
 # -- histories ----------------------------------------------------------------
