@@ -44,19 +44,18 @@ def main() -> int:
         return 0
     wanted = json.loads(EXPECTED.read_text())["A2_helios_fifo_sjf"]["itp"]
     jobs, total_s, read_s, jct, queue = 0, 0.0, 0.0, 0.0, 0.0
-    for cluster, count in sorted(wanted["nodes"].items()):
+    for cluster, nodes in sorted(wanted["nodes"].items()):
         began = time.perf_counter()
         read = load(f"itp:{ARCHIVE}#cluster{cluster}", 8, RowErrors())
-        given = settle(read, parse_nodes(f"{count}x8"), {})
+        given = settle(read, parse_nodes(f"{nodes}x8"), {})
         read_s += time.perf_counter() - began
         took, jct_sum, queue_sum = replay(given)
         told = wanted["expected"].get(f"fifo/{cluster}", {})
         assert jct_sum == told.get("jct_sum", jct_sum), cluster
         assert queue_sum == told.get("queue_sum", queue_sum), cluster
         rate = len(given.jobs) / took
-        print(
-            f"cluster{cluster}  {len(given.jobs):6,} jobs  {took:5.2f} s  {rate:8,.0f}/s"
-        )
+        count = f"{len(given.jobs):6,} jobs"
+        print(f"cluster{cluster}  {count}  {took:5.2f} s  {rate:8,.0f}/s")
         jobs, total_s = jobs + len(given.jobs), total_s + took
         jct, queue = jct + jct_sum, queue + queue_sum
     print(f"all        {jobs:6,} jobs  {total_s:5.2f} s  {jobs / total_s:8,.0f}/s")

@@ -139,11 +139,11 @@ def run(
         given = Source(tuple(trace), cluster, nodes, tuple(guarantee or ()), seed)
         replays = [_replay(policy, given.read(RowErrors(skip_bad_rows)), seed)]
         found = _document(replays, given, comparison=False)
-        print_policies(out, {policy.value: found["summary"]})
         _write(found, replays, json_out, html_out, f"fairshare-sim: {policy.value}")
         if log is not None:
             with log.open("w", encoding="utf-8") as stream:
                 write_log(replays[0].log, stream)
+        print_policies(out, {policy.value: found["summary"]})
     _finish(found["summary"], check=check and policy is PolicyName.FAIRSHARE)
 
 
@@ -170,8 +170,8 @@ def compare(
         read = given.read(RowErrors(skip_bad_rows))
         replays = [_replay(one, read, seed) for one in dict.fromkeys(chosen)]
         found = _document(replays, given, comparison=True)
-        print_policies(out, found["policies"])
         _write(found, replays, json_out, html_out, title)
+        print_policies(out, found["policies"])
     fair = found["policies"].get(PolicyName.FAIRSHARE.value)
     _finish(fair, check=check and fair is not None)
 
