@@ -142,6 +142,7 @@ class Standings:
         self._jobs = {job.id: job for job in trace.jobs}
         self._live: dict[str, Gang] = {}
         self._owner: dict[GangId, TenantName] = {}
+        self._judged = False
         self.broken: list[str] = []  # covered jobs evicted for another tenant
         self.tenants: dict[TenantName, Tenant] = {
             queue.name: Tenant(
@@ -160,6 +161,7 @@ class Standings:
 
     def apply(self, records: Iterable[Record]) -> list[Tenant]:
         """Take note of one instant; return the tenants it changed, judged anew."""
+        self._judged = False
         for record in records:
             handler = self._handlers.get(type(record))
             if handler is not None:
@@ -202,14 +204,25 @@ class Standings:
         gang = self._live.get(record.job)
         if gang is None:
             return
+        if not self._judged:
+            self._judge_evictions()
         tenant = self.tenants[gang.job.tenant]
-        if tenant.dirty:
-            tenant.judge()
-            tenant.dirty = True
         taker = self._owner.get(record.beneficiary, gang.job.tenant)
         if taker != gang.job.tenant and gang.standing.gang in tenant.covered:
             self.broken.append(gang.job.id)
         self._drop(gang)
+
+    def _judge_evictions(self) -> None:
+        """Fix the covers that all evictions of the instant are held against.
+
+        Once and for all of them: when the first victim has gone its tenant's cover
+        moves on to the next, which was burst when both were chosen.
+        """
+        self._judged = True
+        for tenant in self.tenants.values():
+            if tenant.dirty:
+                tenant.judge()
+                tenant.dirty = True
 
     def _finished(self, record: Finished) -> None:
         self._drop(self._live[record.job])

@@ -211,6 +211,16 @@ def test_cover_is_judged_at_the_instant_of_the_eviction() -> None:
     assert judge(given, *parts, *late).broken == ["second"]
 
 
+def test_victims_of_one_instant_are_judged_before_any_of_them_is_gone() -> None:
+    """The first is covered, which breaks the promise; the second was burst."""
+    small = [job(name, 0, 999, (2,), tenant="b") for name in ("v1", "v2")]
+    given = trace([FIRST, *small, MINE], nodes(8), {"a": 4, "b": 6})
+    parts = [submit(0, "first"), start(0, FIRST), submit(100, "mine")]
+    parts += [part for one in small for part in (submit(1, one.id), start(1, one))]
+    both = [evict(120, one, "mine") for one in small]
+    assert judge(given, *parts, *both).broken == ["v1"]
+
+
 def test_a_gang_waits_until_its_last_member_holds_its_devices() -> None:
     pair = job("pair", 0, 50, (1, 1), tenant="a")
     given = trace([pair], nodes(8), {"a": 8})
