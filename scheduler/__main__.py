@@ -168,10 +168,12 @@ def tenants(server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
         typer.echo(rpc.to_json(reply))
         return
     table = _table("tenant", "form")
-    for name in ("guarantee", "used", "burst", "pending", "share", "limit"):
+    figures = ("guarantee", "used", "burst", "leaving", "pending", "share", "limit")
+    for name in figures:
         table.add_column(name, justify="right")
     for row in reply.rows:
-        amounts = (row.guarantee, row.used, row.borrowed, row.pending, row.share)
+        held = (row.guarantee, row.used, row.borrowed, row.leaving)
+        amounts = (*held, row.pending, row.share)
         limit = f"{row.limit.devices:g}" if row.HasField("limit") else "-"
         numbers = [f"{amount.devices:g}" for amount in amounts]
         table.add_row(row.tenant, row.form, *numbers, limit)

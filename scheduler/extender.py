@@ -6,6 +6,8 @@ is wrong; there is no empty result in place of an error. Answers carry Content-L
 idle connections stay open longer than the client's own 90 s, bodies have a limit.
 """
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -36,12 +38,16 @@ from scheduler.core import NodeName
 from scheduler.quantity import seconds
 from scheduler.service import Service
 
+CLOSE_S = 0.5
+"""Time connections have to close once no call is in flight, seconds."""
+
 MAX_WAIT_S = 60.0
 """Longest time a poll for actions may wait, seconds."""
 
 log = logging.getLogger(__name__)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = web.StreamResponse
+Handler = Callable[[web.Request], Awaitable[Answer]]
 
 
 class Extender:
@@ -51,18 +57,21 @@ class Extender:
         self._service = service
         self._config = config.server
         self._runner: web.AppRunner | None = None
+        self._in_flight = 0
+        self._idle = asyncio.Event()
 
     async def start(self) -> tuple[str, int]:
         """Listen; return host and port."""
         app = web.Application(
-            client_max_size=self._config.max_body, middlewares=[_failures_as_json]
+            client_max_size=self._config.max_body,
+            middlewares=[self._count, _failures_as_json],
         )
         self._add_routes(app)
         self._runner = web.AppRunner(
             app,
             access_log=None,
             keepalive_timeout=self._config.keep_alive,
-            shutdown_timeout=self._config.stop_timeout,
+            shutdown_timeout=CLOSE_S,
         )
         await self._runner.setup()
         host, port = self._config.listen
@@ -72,9 +81,30 @@ class Extender:
         return str(bound_host), int(bound_port)
 
     async def stop(self) -> None:
-        """Accept no more, let calls in flight end, close every connection."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        """Accept no more, let calls in flight end, close every connection.
+
+        aiohttp by itself would drop what is still missing of a body.
+        """
+        if self._runner is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.stop_timeout):
+                while self._in_flight:
+                    self._idle.clear()
+                    await self._idle.wait()
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> Answer:
+        """Know how many calls are in flight."""
+        self._in_flight += 1
+        try:
+            return await handler(request)
+        finally:
+            self._in_flight -= 1
+            self._idle.set()
 
     def _add_routes(self, app: web.Application) -> None:
         post, get = app.router.add_post, app.router.add_get
@@ -219,9 +249,7 @@ def _failure(status: int, message: str) -> web.Response:
 
 
 @web.middleware
-async def _failures_as_json(
-    request: web.Request, handler: Handler
-) -> web.StreamResponse:
+async def _failures_as_json(request: web.Request, handler: Handler) -> Answer:
     """Turn everything that goes wrong into a status and one line of JSON."""
     try:
         return await handler(request)

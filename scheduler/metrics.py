@@ -27,6 +27,7 @@ _GAUGES = {
     "guarantee": "GPUs that are theirs whenever they ask.",
     "used": "GPUs they are charged for now.",
     "burst": "Part of the use that the guarantee does not pay for.",
+    "leaving": "GPUs held by pods that were told to go, charged no more.",
     "pending": "GPUs asked for and waiting.",
     "share": "GPUs that the division of capacity grants now.",
 }

@@ -37,13 +37,22 @@ class RpcServer:
         self._server: aio.Server | None = None
 
     async def start(self) -> tuple[str, int]:
-        """Listen; return host and port."""
+        """Listen; return host and port.
+
+        Raises
+        ------
+        OSError
+            When the address cannot be had.
+        """
         host, port = self._address
-        self._server = aio.server()
+        self._server = aio.server(options=[("grpc.so_reuseport", 0)])
         servicer = _Servicer(self._service)
         pb_grpc.add_SchedulerServicer_to_server(servicer, self._server)  # type: ignore[no-untyped-call] # generated
         shown = f"[{host}]" if ":" in host else host
-        bound = self._server.add_insecure_port(f"{shown}:{port}")
+        try:
+            bound = self._server.add_insecure_port(f"{shown}:{port}")
+        except RuntimeError as error:
+            raise OSError(f"gRPC {shown}:{port}: {error}") from error
         await self._server.start()
         return host, bound
 
@@ -121,6 +130,7 @@ def _tenant_message(row: TenantUse) -> pb.TenantUse:
         pending=_amount(row.pending, form),
         share=_amount(row.share, form),
         limit=None if row.limit is None else _amount(row.limit, form),
+        leaving=_amount(row.leaving, form),
     )
 
 

@@ -115,6 +115,7 @@ class Service:
         self._solver.close()
         tasks = [task for task in (self._cycling, self._solving) if task]
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._solver.discard()
 
     @property
     def healthy(self) -> bool:
@@ -247,7 +248,8 @@ class Service:
     async def _run_cycles(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._until_next_cycle())
+                async with asyncio.timeout(self._until_next_cycle()):
+                    await self._changed.wait()
             await asyncio.sleep(COALESCE_S)
             self._changed.clear()
             try:

@@ -6,6 +6,7 @@ the box by the number of pods.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 from scheduler.codec import Wish
@@ -62,15 +63,12 @@ class Outbox:
 
         After `timeout_s` seconds, or when the box is closed, what there is, if nothing.
         """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout_s
-        while not (found := self.after(number)) and not self._closed:
-            self._news.clear()
-            try:
-                await asyncio.wait_for(self._news.wait(), end - loop.time())
-            except TimeoutError:
-                break
-        return found
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not (self.after(number) or self._closed):
+                    self._news.clear()
+                    await self._news.wait()
+        return self.after(number)
 
     def close(self) -> None:
         """Let every poll that waits return."""

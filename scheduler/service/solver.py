@@ -66,7 +66,7 @@ class Solver:
                 return answer if isinstance(answer, Plan) else None
         except (EOFError, OSError):
             pass
-        self._discard()
+        self.discard()
         return None
 
     def close(self) -> None:
@@ -79,7 +79,8 @@ class Solver:
         if process is not None and process.is_alive():
             process.kill()
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Free what the process held; not during a solve."""
         if self._pipe is not None:
             self._pipe.close()
         if self._process is not None:
@@ -89,7 +90,7 @@ class Solver:
 
     def _connect(self) -> Connection:
         if self._process is not None and not self._process.is_alive():
-            self._discard()
+            self.discard()
         if self._closed:
             raise EOFError("the solver is closed")
         if self._pipe is None:

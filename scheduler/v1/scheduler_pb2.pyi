@@ -27,7 +27,7 @@ class ListTenantsResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[TenantUse, _Mapping]]] = ...) -> None: ...
 
 class TenantUse(_message.Message):
-    __slots__ = ("tenant", "parent", "form", "guarantee", "used", "borrowed", "pending", "share", "limit")
+    __slots__ = ("tenant", "parent", "form", "guarantee", "used", "borrowed", "pending", "share", "limit", "leaving")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
     FORM_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class TenantUse(_message.Message):
     PENDING_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     parent: str
     form: str
@@ -46,7 +47,8 @@ class TenantUse(_message.Message):
     pending: Amount
     share: Amount
     limit: Amount
-    def __init__(self, tenant: _Optional[str] = ..., parent: _Optional[str] = ..., form: _Optional[str] = ..., guarantee: _Optional[_Union[Amount, _Mapping]] = ..., used: _Optional[_Union[Amount, _Mapping]] = ..., borrowed: _Optional[_Union[Amount, _Mapping]] = ..., pending: _Optional[_Union[Amount, _Mapping]] = ..., share: _Optional[_Union[Amount, _Mapping]] = ..., limit: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
+    leaving: Amount
+    def __init__(self, tenant: _Optional[str] = ..., parent: _Optional[str] = ..., form: _Optional[str] = ..., guarantee: _Optional[_Union[Amount, _Mapping]] = ..., used: _Optional[_Union[Amount, _Mapping]] = ..., borrowed: _Optional[_Union[Amount, _Mapping]] = ..., pending: _Optional[_Union[Amount, _Mapping]] = ..., share: _Optional[_Union[Amount, _Mapping]] = ..., limit: _Optional[_Union[Amount, _Mapping]] = ..., leaving: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
 
 class ListQueueRequest(_message.Message):
     __slots__ = ("tenant",)
