@@ -55,6 +55,7 @@ class Gang:
     """One gang, mutable; only the engine changes it."""
 
     __slots__ = (
+        "asked",
         "base",
         "core",
         "deadline",
@@ -70,6 +71,7 @@ class Gang:
         "started",
         "submitted",
         "tenant",
+        "wish",
         "workload_class",
     )
 
@@ -92,6 +94,8 @@ class Gang:
         self.dormant = False
         self.seat: Standing | None = None  # as it runs; forgotten when it changes
         self.options: tuple[int, tuple[Form, ...]] | None = None  # by state epoch
+        self.wish: Standing | None = None  # as it waits for its options
+        self.asked: Ask | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -142,7 +146,9 @@ class Gang:
 
     def waiting(self, forms: tuple[Form, ...]) -> Standing:
         """Return the gang as the cover sees it while it waits for one of `forms`."""
-        return self._standing(False, self.submitted, forms[0], forms[1:])
+        if self.wish is None:
+            self.wish = self._standing(False, self.submitted, forms[0], forms[1:])
+        return self.wish
 
     def _standing(
         self, running: bool, since: float, form: Form, others: tuple[Form, ...]
@@ -160,15 +166,17 @@ class Gang:
 
     def ask(self, forms: tuple[Form, ...], covered: Form | None) -> Ask:
         """Return the gang as the allocator sees it; the covered form goes first."""
-        if covered is not None:
-            forms = (covered, *(form for form in forms if form != covered))
-        return Ask(
-            gang=self.id,
-            tenant=self.tenant,
-            forms=forms,
-            members=self.members,
-            covered=covered,
-        )
+        if self.asked is None or self.asked.covered != covered:
+            if covered is not None:
+                forms = (covered, *(form for form in forms if form != covered))
+            self.asked = Ask(
+                gang=self.id,
+                tenant=self.tenant,
+                forms=forms,
+                members=self.members,
+                covered=covered,
+            )
+        return self.asked
 
 
 class Gangs:
@@ -268,7 +276,7 @@ class Gangs:
 
     def _forget(self, gang: Gang) -> None:
         """Forget what was computed from members, phase or form: one has changed."""
-        gang.options = None
+        gang.options = gang.wish = gang.asked = None
         if gang.seat is not None:
             row = self._seated[gang.tenant]
             del row[bisect_left(row, gang.seat.rank, key=_rank)]

@@ -178,7 +178,7 @@ class Known:
                 if gang.quanta(form) <= self._most(gang.tenant, form)
                 and fits_empty(self.cluster, gang.members, form)
             )
-            gang.options = (self.epoch, found)
+            gang.options, gang.wish, gang.asked = (self.epoch, found), None, None
         return gang.options[1]
 
     def _most(self, tenant: TenantName, form: Form) -> int:

@@ -11,7 +11,7 @@ Gang by gang, because a later gang must not take the room that an earlier one co
 had by evicting fewer.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from scheduler.core.allocator import (
     Admission,
@@ -34,7 +34,7 @@ from scheduler.core.reclaim import (
     find_exchange,
     may_take_burst,
 )
-from scheduler.core.workload import GangId, PodUid, WorkloadClass
+from scheduler.core.workload import GangId, PodUid, TenantName, WorkloadClass
 
 SHARE_SCALE = 1 << 20
 NEVER = float("inf")
@@ -123,40 +123,40 @@ class Lane:
     def _fair_order(self) -> list[Gang]:
         """Eligible gangs by tier, then by the share their tenant would reach."""
         state = self.state
-        by_tenant: dict[str, list[Gang]] = {}
+        by_tenant: dict[TenantName, list[Gang]] = {}
         for gang in state.gangs.waiting.values():
             if state.is_eligible(gang):
                 by_tenant.setdefault(gang.tenant, []).append(gang)
         keyed: list[tuple[tuple[object, ...], Gang]] = []
         for tenant in sorted(by_tenant):
-            keyed.extend(self._keys(by_tenant[tenant]))
+            keyed.extend(self._keys(tenant, by_tenant[tenant]))
         keyed.sort(key=lambda pair: pair[0])
         return [gang for _, gang in keyed]
 
-    def _keys(self, gangs: list[Gang]) -> Iterable[tuple[tuple[object, ...], Gang]]:
+    def _keys(
+        self, tenant: TenantName, gangs: list[Gang]
+    ) -> Iterable[tuple[tuple[object, ...], Gang]]:
         """Sort keys of one tenant's gangs; each counts those before it as started.
 
         A tenant's own order is by class and priority whatever the shares say, so that
         nothing is started that its next gang would preempt.
         """
         state = self.state
-        gangs.sort(key=self._own_order)
+        tier_of = state.view(tenant).tier_of
         reached: dict[Form, int] = {}
+        shares: dict[Form, int] = {}
         ratio = 0
-        for gang in gangs:
-            form = state.possible_forms(gang)[0]
-            used = reached.get(form, state.tree.used(gang.tenant, form))
-            reached[form] = used + gang.quanta(form)
-            share = sum(state.shares(form)[gang.tenant])
+        for own, gang in sorted((_own_order(gang, tier_of), gang) for gang in gangs):
+            wish = gang.waiting(state.possible_forms(gang))
+            form = wish.form
+            if form not in reached:
+                reached[form] = state.tree.used(tenant, form)
+                shares[form] = sum(state.shares(form)[tenant])
+            reached[form] += wish.quanta
+            share = shares[form]
             reach = reached[form] * SHARE_SCALE // share if share else 1 << 62
             ratio = max(ratio, reach)
-            yield (int(state.tier(gang)), ratio, *self._own_order(gang)), gang
-
-    def _own_order(self, gang: Gang) -> tuple[object, ...]:
-        """Order inside a tenant: the one its guarantee is spent in."""
-        tier = int(self.state.tier(gang))
-        kind = int(gang.workload_class)
-        return (tier, kind, -gang.priority, gang.submitted, gang.id)
+            yield (own[0], ratio, *own[1:]), gang
 
     def ask(self, gang: Gang) -> Ask:
         """Return the gang as the allocator sees it."""
@@ -317,3 +317,12 @@ class Lane:
 def _outranks(gang: Gang, other: Gang) -> bool:
     ours = (int(gang.workload_class), -gang.priority)
     return ours < (int(other.workload_class), -other.priority)
+
+
+def _own_order(
+    gang: Gang, tier_of: Mapping[GangId, WorkloadClass]
+) -> tuple[int, int, int, float, GangId]:
+    """Order inside a tenant: the one its guarantee is spent in."""
+    kind = gang.workload_class
+    tier = tier_of.get(gang.id, kind)
+    return (int(tier), int(kind), -gang.priority, gang.submitted, gang.id)
