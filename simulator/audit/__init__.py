@@ -5,9 +5,12 @@ Theory of operation
 The log is replayed instant by instant. For each tenant the gangs it runs and the gangs
 that wait are walked as the engine walks them (`scheduler.core.covered`): those its
 guarantee pays for are *covered*. An *episode* is the time one gang waits while it is
-covered. It is *placeable* while the whole gang would fit the cluster if everything
-uncovered were gone (greedily, in the order of the walk, beside the covered gangs that
-run and those that wait before it). Then
+covered. It is *placeable* while the whole gang would fit the cluster if all burst that
+must give way to it were gone: everything uncovered of other tenants, and of its own
+tenant what is less urgent. Its tenant's other burst stands in its own way (no rule lets
+equals evict each other), so nobody broke a promise to that tenant. Gangs are tried
+greedily, in the order of the walk, beside the covered ones that run and those that
+wait before. Then
 
 * ``guarantee_wait_s`` is all waiting in episodes, in gang-seconds;
 * ``guarantee_violation_s`` is what of it was placeable without a break for longer than

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from operator import attrgetter
 
-from scheduler.core import Cluster, GangId, PodUid, TenantName, place_gang
+from scheduler.core import (
+    Cluster,
+    Demand,
+    Form,
+    GangId,
+    PodUid,
+    Standing,
+    TenantName,
+    place_gang,
+)
 from simulator.audit.standings import Gang, Standings, Tenant
 from simulator.simulation import Record
 from simulator.trace import Trace, TraceJob
@@ -193,19 +202,18 @@ class _Floor:
 
     def placeable(self, state: Standings) -> set[str]:
         """Return the jobs whose waiting gang is placeable now."""
-        tenants = state.tenants.values()
-        self._clear(tenants)
-        waiting: list[Gang] = []
-        for tenant in tenants:
+        self._clear(state.tenants.values())
+        waiting: list[tuple[Gang, Tenant]] = []
+        for tenant in state.tenants.values():
             for name in sorted(tenant.covered):
                 gang = tenant.gangs[name]
                 if not gang.standing.running:
-                    waiting.append(gang)
+                    waiting.append((gang, tenant))
                 elif name not in self._placed:
-                    self._seat(name, gang)
+                    self._placed[name] = self._seat(gang)
+        waiting.sort(key=lambda pair: pair[0].standing.rank)
         with self._cluster.trial():
-            waiting.sort(key=lambda gang: gang.standing.rank)
-            return {gang.job.id for gang in waiting if self._fits(gang)}
+            return {gang.job.id for gang, tenant in waiting if self._fits(gang, tenant)}
 
     def _clear(self, tenants: Iterable[Tenant]) -> None:
         """Take away what is covered and running no more."""
@@ -219,21 +227,41 @@ class _Floor:
             for uid in self._placed.pop(name):
                 self._cluster.remove(uid)
 
-    def _seat(self, name: GangId, gang: Gang) -> None:
-        self._placed[name] = []
+    def _seat(self, gang: Gang) -> list[PodUid]:
+        """Put a running gang where it sits."""
+        uids: list[PodUid] = []
         for member, (node, form) in sorted(gang.seats.items()):
-            uid = PodUid(f"{name}#{member}")
+            uid = PodUid(f"{gang.standing.gang}#{member}")
             column = self._cluster.index[node]
             self._cluster.place(uid, column, form, gang.job.members[member])
-            self._placed[name].append(uid)
+            uids.append(uid)
+        return uids
 
-    def _fits(self, gang: Gang) -> bool:
+    def _fits(self, gang: Gang, tenant: Tenant) -> bool:
+        """Try a gang beside its tenant's own burst, and keep its place if it fits."""
+        with self._cluster.trial():
+            for other in tenant.bursting().values():
+                if not _gives_way(other.standing, gang.standing):
+                    self._seat(other)
+            placed = self._try(gang)
+        for place in placed or ():
+            self._cluster.place(*place)
+        return placed is not None
+
+    def _try(self, gang: Gang) -> list[tuple[PodUid, int, Form, Demand]] | None:
         name = gang.standing.gang
         members = [
             (PodUid(f"{name}#{member}"), demand)
             for member, demand in enumerate(gang.job.members)
         ]
-        return any(
-            place_gang(self._cluster, members, form) is not None
-            for form, _ in gang.offers
-        )
+        for form, _ in gang.offers:
+            placed = place_gang(self._cluster, members, form)
+            if placed is not None:
+                return [(p.uid, p.column, p.form, p.demand) for p in placed]
+        return None
+
+
+def _gives_way(burst: Standing, taker: Standing) -> bool:
+    """Whether burst of the taker's own tenant is less urgent than the taker."""
+    ours = (int(taker.workload_class), -taker.priority)
+    return ours < (int(burst.workload_class), -burst.priority)

@@ -85,7 +85,7 @@ class Evicted(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """An eviction ended the work of a running job.
+    """An eviction ended an attempt, which may not have got as far as to work.
 
     `kept_s` is the work of this attempt that survives, `lost_s` what has to be done
     again and what the restart before it cost.

@@ -385,12 +385,14 @@ class _World:
 
     def _stop(self, run: _Attempts, now: float) -> None:
         """End the work of the whole gang: without one member it cannot go on."""
+        if run.stopping:
+            return
+        kept_s = lost_s = 0.0
         if run.running:
             if not run.asked:
                 run.work.pause(now)
-            self.log.append(
-                Stopped(now, run.job.id, *run.work.stop(self._phase(run.job)))
-            )
+            kept_s, lost_s = run.work.stop(self._phase(run.job))
+        self.log.append(Stopped(now, run.job.id, kept_s, lost_s))
         run.running = run.asked = False
         run.stopping = True
         run.ticket += 1

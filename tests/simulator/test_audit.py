@@ -168,6 +168,27 @@ def test_gangs_that_fit_only_one_at_a_time_are_not_both_placeable() -> None:
     assert by_job["q"].violation_s == 0
 
 
+@pytest.mark.parametrize(
+    ("tenant", "kind", "violated"),
+    [
+        ("a", "training", False),  # a's own equal: nobody else stands in the way
+        ("a", "batch", True),  # less urgent than the gang that waits
+        ("b", "training", True),
+    ],
+)
+def test_burst_that_need_not_give_way_makes_a_gang_unplaceable(
+    tenant: str, kind: str, violated: bool
+) -> None:
+    hog = job("hog", 0, 999, (8,), tenant=tenant, kind=kind)  # above any guarantee
+    given = trace([hog, MINE], nodes(8), {"a": 4, "b": 4})
+    found = judge(
+        given, submit(0, "hog"), start(0, hog), submit(100, "mine"), finish(999, hog)
+    )
+    (episode,) = found.episodes
+    assert (episode.violation_s > 0) == violated
+    assert (episode.unplaceable_s > 0) != violated
+
+
 def test_more_urgent_work_of_the_tenant_takes_the_cover() -> None:
     """From 100 on, inference claims a's guarantee: its training becomes burst."""
     training = job("training", 0, 500, (4,), tenant="a")

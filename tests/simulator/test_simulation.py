@@ -214,6 +214,14 @@ def test_an_eviction_during_the_restart_loses_the_restart_so_far() -> None:
     assert only(log, Finished) == Finished(148, "j", 50.0, 20.0)
 
 
+def test_an_eviction_during_start_up_ends_the_attempt_without_work() -> None:
+    given = trace([job("j", 0, 100)], nodes(8))
+    log, _ = play(given, {20.0: [evict("j.0.0")]}, Kubelet(startup_s=45))
+    assert only(log, Stopped) == Stopped(20, "j", 0.0, 0.0)
+    assert times(log, Started) == [75]
+    assert only(log, Finished) == Finished(175, "j", 100.0, 0.0)
+
+
 # -- checkpoints on request ---------------------------------------------------
 
 
