@@ -103,7 +103,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which gangs start where. `objective` and `bound` are quanta served."""
+    """Which gangs start where: `objective` quanta served, at most `bound` possible."""
 
     version: int
     admissions: tuple[Admission, ...]
@@ -207,7 +207,7 @@ def verify(problem: Problem, plan: Plan) -> list[str]:
 
     Whole gangs, each once; acceptable forms; ready nodes that exist; nothing placed
     beyond what is free; nothing charged beyond a ceiling; nothing taken that others
-    keep, except by covered demand.
+    keep, except by covered demand. And it is worth what it claims.
     """
     faults: list[str] = []
     asks = {ask.gang: ask for ask in problem.asks}
@@ -228,6 +228,10 @@ def verify(problem: Problem, plan: Plan) -> list[str]:
             charged.append((ask.tenant, admission.form, quanta))
     for tenant, form, quanta in charged:
         problem.tree.release(tenant, form, quanta)
+    served = sum(quanta for _, _, quanta in charged)
+    if plan.objective != served or plan.bound < served:
+        told = f"{plan.objective} of at most {plan.bound}"
+        faults.append(f"it serves {served} quanta and claims {told}")
     return faults
 
 
