@@ -163,10 +163,10 @@ def trees(
 def nodes(
     draw: st.DrawFn, name: str, *, limited: bool = True, ready: bool | None = None
 ) -> Node:
-    """A node that offers up to two forms, with or without a CPU and memory count."""
-    offers = draw(
-        st.dictionaries(st.sampled_from(FORMS), st.integers(0, 8), max_size=2)
-    )
+    """A node with some whole GPUs and a second form, CPU and memory counted or not."""
+    others = st.dictionaries(st.sampled_from(FORMS[1:]), st.integers(0, 8), max_size=1)
+    whole = st.sampled_from([{WHOLE: 4}, {WHOLE: 8}, {WHOLE: 8}, {WHOLE: 2}, {}])
+    offers = draw(whole) | draw(others)
     tracked = st.sampled_from([0, 8, 16]) if limited else st.just(0)
     return Node(
         name=NodeName(name),
@@ -174,14 +174,14 @@ def nodes(
         gpus=sum(offers.values()),
         cpu_milli=draw(tracked),
         memory_mib=draw(tracked),
-        ready=draw(st.booleans()) if ready is None else ready,
+        ready=draw(st.sampled_from([True] * 4 + [False])) if ready is None else ready,
     )
 
 
 @st.composite
 def demands(draw: st.DrawFn, *, limited: bool = True, fractions: bool = True) -> Demand:
     """What one pod asks for; one in three is a fraction of a GPU."""
-    other = st.sampled_from([0, 0, 1, 5]) if limited else st.just(0)
+    other = st.sampled_from([0, 0, 0, 3, 6]) if limited else st.just(0)
     part = fractions and draw(st.integers(0, 2)) == 0
     return Demand(
         count=1 if part else draw(st.integers(1, 5)),

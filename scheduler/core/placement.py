@@ -52,8 +52,7 @@ def costs(cluster: Cluster, demand: Demand, form: Form, columns: Ints) -> Ints:
         cost = np.where(shared, opened - demand.fraction, (free + 1) << 20)
     else:
         after = free - demand.count
-        broken = _fragmentation(after) - _fragmentation(free)
-        cost = ((after + broken) << 12) + after
+        cost = after + _fragmentation(after) - _fragmentation(free)
     return cost
 
 

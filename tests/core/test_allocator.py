@@ -220,6 +220,24 @@ def test_nobody_passes_a_limit_not_even_covered() -> None:
     assert admitted(allocate(problem(*asks, queues=queues))) == {"g0": (WHOLE, ["n0"])}
 
 
+def test_who_fails_takes_down_only_its_like() -> None:
+    """Gangs of one shape fail alike; another tenant, form or cover is another shape."""
+    queues = (
+        builders.tenant("a", f"8x{WHOLE}"),
+        builders.tenant("b", f"8x{WHOLE}", lending=f"0x{WHOLE}", order=1),
+    )
+    here = problem(
+        ask("burst", 1),
+        ask("covered", 1, covered=WHOLE),
+        ask("other-form", 1, forms=(WHOLE, OTHER)),
+        ask("owner", 1, owner="b"),
+        ask("burst-too", 1),
+        queues=queues,
+    )
+    here.tree.charge(TenantName("a"), WHOLE, 8 * GPU)
+    assert set(admitted(allocate(here))) == {"covered", "other-form", "owner"}
+
+
 def test_empty_batch_has_an_empty_plan() -> None:
     """Nothing waits: nothing is done, and that is optimal."""
     found = greedy(problem())

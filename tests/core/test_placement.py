@@ -24,10 +24,11 @@ from tests.strategies import MANY, OTHER, SOME, WHOLE, demands, nodes
 HALF = QUANTA_PER_GPU // 2
 
 
-def filled(*free: int, size: int = 8) -> Cluster:
-    """Nodes of `size` GPUs, each with so many left."""
+def filled(*free: int) -> Cluster:
+    """Nodes of eight GPUs, or more where it takes them, each with so many left."""
     cluster = Cluster()
     for number, left in enumerate(free):
+        size = max(8, left)
         cluster.set_node(builders.node(f"n{number}", f"{size}x{WHOLE}"))
         if left < size:
             full = Demand(count=size - left)
@@ -37,11 +38,11 @@ def filled(*free: int, size: int = 8) -> Cluster:
 
 @st.composite
 def clusters(draw: st.DrawFn) -> Cluster:
-    """A few nodes, some of them partly used, also by fractions."""
+    """A few nodes, most of them partly used, also by fractions."""
     cluster = Cluster()
-    for number in range(draw(st.integers(1, 5))):
+    for number in range(draw(st.integers(1, 6))):
         cluster.set_node(draw(nodes(f"n{number}")))
-        for place in range(draw(st.integers(0, 3))):
+        for place in range(draw(st.integers(0, 4))):
             demand = draw(demands())
             if cluster.fits(demand, WHOLE)[number]:
                 cluster.place(PodUid(f"p{number}-{place}"), number, WHOLE, demand)
@@ -68,8 +69,7 @@ def left_behind(cluster: Cluster, column: int, demand: Demand) -> tuple[int, ...
             return (0, shared - demand.fraction)
         return (1, free)
     after = free - demand.count
-    broken = sum(after % k - free % k for k in (2, 4, 8))
-    return (after + broken, after)
+    return (after + sum(after % k - free % k for k in (2, 4, 8)),)
 
 
 @MANY
@@ -112,6 +112,7 @@ def test_best_node_stays_among_the_allowed(
         ((3, 2), 4, -1),  # nowhere
         ((8, 7), 8, 0),
         ((0, 1), 1, 1),
+        ((8, 15), 1, 1),  # 8 -> 7 would break a block of eight; 15 is broken
     ],
 )
 def test_pods_leave_the_least_behind(
@@ -125,6 +126,7 @@ def test_fraction_joins_a_started_gpu_before_it_breaks_a_whole_one() -> None:
     """A shared GPU with room is waste; a whole one is somebody's training."""
     cluster = filled(8, 8, 1)
     cluster.place(PodUid("half"), 1, WHOLE, Demand(count=1, fraction=HALF))
+    assert best_node(cluster, Demand(count=1, fraction=1), WHOLE) == 1
     assert best_node(cluster, Demand(count=1, fraction=HALF), WHOLE) == 1
     assert best_node(cluster, Demand(count=1, fraction=HALF + 1), WHOLE) == 2
 
@@ -191,6 +193,18 @@ def test_large_members_are_placed_first() -> None:
     placed = place_gang(filled(4, 1), gang(1, 4), WHOLE)
     assert placed is not None
     assert {p.uid: p.column for p in placed} == {"m1": 0, "m0": 1}
+
+
+def test_large_fractions_are_placed_before_small_ones() -> None:
+    """Two thirds and a third share a GPU only in this order."""
+    parts = [QUANTA_PER_GPU * n // 6 for n in (2, 4, 2, 4)]
+    members = [
+        (PodUid(f"m{i}"), Demand(count=1, fraction=part))
+        for i, part in enumerate(parts)
+    ]
+    placed = place_gang(filled(2), members, WHOLE)
+    assert placed is not None
+    assert [p.uid for p in placed] == ["m1", "m3", "m0", "m2"]
 
 
 def test_equal_members_are_placed_by_name() -> None:
