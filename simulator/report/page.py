@@ -43,7 +43,11 @@ _GLOSSARY = (
     ),
     ("lost work", "Work since the last checkpoint of an evicted job, and its restart."),
     ("utilisation", "GPUs held, over all GPUs, from first submission to last end."),
-    ("static", "Each tenant has its guarantee and no more; first in, first out."),
+    (
+        "static",
+        "Each tenant has its guarantee and no more; first in, first out, so a large job"
+        " at the head of its line keeps those behind it waiting.",
+    ),
     ("fifo", "No quotas: first in, first out over the whole cluster."),
     ("fairshare", "The engine of the service: guarantees, burst, graceful reclaim."),
 )

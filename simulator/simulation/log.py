@@ -137,7 +137,8 @@ def write_log(records: Iterable[Record], stream: TextIO) -> None:
 
 
 def _plain(value: object) -> object:
-    """Write whole seconds without a fraction."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+    """Write times to the microsecond, whole seconds without a fraction."""
+    if not isinstance(value, float):
+        return value
+    rounded = round(value, 6)
+    return int(rounded) if rounded.is_integer() else rounded
