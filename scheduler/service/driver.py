@@ -2,10 +2,10 @@
 
 Everything here runs on one asyncio loop, and every call into the engine is synchronous
 and short: the loop is the lock. Decisions are taken in monotonic time. A cycle follows
-each change within a few milliseconds (several changes share one), each deadline of the
-engine, and at the latest every ``policy.cycle``. What lane 1 leaves waiting goes to the
-solver's process, one problem at a time, so seldom that taking the problem stays a small
-part of the loop's time.
+each change within a few milliseconds (several changes share one, the longer a cycle
+takes the more), each deadline of the engine, and at the latest every ``policy.cycle``.
+What lane 1 leaves waiting goes to the solver's process, one problem at a time, so seldom
+that taking the problem stays a small part of the loop's time.
 """
 
 import asyncio
@@ -43,6 +43,9 @@ from scheduler.service.solver import Solver, pack
 COALESCE_S = 0.01
 """Changes within this time are looked at together, seconds."""
 
+CYCLE_SHARE = 0.1
+"""Most of the loop's time that goes into cycles, while changes keep coming."""
+
 SOLVE_SHARE = 0.005
 """Most of the loop's time that goes into taking problems for the solver."""
 
@@ -78,6 +81,7 @@ class Service:
         self._asked: dict[PodUid, float] = {}
         self._changed = asyncio.Event()
         self._last_cycle = 0.0
+        self._pause = COALESCE_S
         self._solver = Solver()
         self._solving: asyncio.Task[None] | None = None
         self._solved_version = -1
@@ -250,7 +254,7 @@ class Service:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._until_next_cycle()):
                     await self._changed.wait()
-            await asyncio.sleep(COALESCE_S)
+            await asyncio.sleep(self._pause)
             self._changed.clear()
             try:
                 self._cycle()
@@ -265,10 +269,13 @@ class Service:
         return min(self._cycle_s, max(0.0, deadline - self._clock()))
 
     def _cycle(self) -> None:
-        with self.metrics.cycle.time():
-            self._forget_lost()
-            self._take(self._engine.cycle(self._clock()))
+        begun = time.perf_counter()
+        self._forget_lost()
+        self._take(self._engine.cycle(self._clock()))
         self._last_cycle = self._clock()
+        spent = time.perf_counter() - begun
+        self._pause = min(self._cycle_s, max(COALESCE_S, spent / CYCLE_SHARE))
+        self.metrics.cycle.observe(spent)
 
     def _take(self, actions: Iterable[Action]) -> None:
         """Put wishes that others perform into the outbox.
