@@ -141,7 +141,7 @@ def run(
         found = _document(replays, given, comparison=False)
         _write(found, replays, json_out, html_out, f"fairshare-sim: {policy.value}")
         if log is not None:
-            with log.open("w", encoding="utf-8") as stream:
+            with _made(log).open("w", encoding="utf-8") as stream:
                 write_log(replays[0].log, stream)
         print_policies(out, {policy.value: found["summary"]})
     _finish(found["summary"], check=check and policy is PolicyName.FAIRSHARE)
@@ -207,7 +207,7 @@ def convert(
     with _one_line_errors():
         given = Source(tuple(trace), cluster, nodes, tuple(guarantee or ()), seed)
         read = given.read(RowErrors(skip_bad_rows))
-        write_normal(read, to)
+        write_normal(read, _made(to))
         _tell_rows(read)
         out.print(f"{len(read.jobs):,} jobs written to {to}", highlight=False)
 
@@ -329,11 +329,17 @@ def _write(
     if json_out is not None:
         _write_json(json_out, found)
     if html_out is not None:
-        write_page(html_out, found, replays, title=title)
+        write_page(_made(html_out), found, replays, title=title)
 
 
 def _write_json(path: Path, found: dict[str, Any]) -> None:
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    _made(path).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _made(path: Path) -> Path:
+    """Make the folder a file goes to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _finish(found: dict[str, Any] | None, *, check: bool) -> None:

@@ -172,7 +172,7 @@ def test_bad_rows_stop_the_run_in_one_line_or_are_counted(source: Path) -> None:
         (["--guarantee", "a=gpu:9"], "guarantees of gpu exceed the 8 offered, got 13"),
         (["--trace", "swf:x"], "known formats are normal:..., itp:..., openb:..."),
         (["--cluster", "/nowhere.yaml"], "No such file"),
-        (["--json", "/nowhere/out.json"], "No such file"),
+        (["--json", "/dev/null/out.json"], "Not a directory"),
     ],
 )
 def test_wrong_options_are_one_line_and_exit_code_2(
@@ -182,6 +182,16 @@ def test_wrong_options_are_one_line_and_exit_code_2(
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_outputs_make_their_folders(source: Path) -> None:
+    folder = source.parent / "new" / "folder"
+    spec = f"normal:{source}"
+    names = ("out.json", "out.html", "out.jsonl")
+    options = zip(("--json", "--html", "--log"), names, strict=True)
+    given = [f"{option}={folder / name}" for option, name in options]
+    assert invoke("run", "--trace", spec, *given).exit_code == 0
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
 
 
 def test_options_replace_what_the_trace_says(source: Path) -> None:
