@@ -172,7 +172,7 @@ def test_bad_rows_stop_the_run_in_one_line_or_are_counted(source: Path) -> None:
         (["--guarantee", "a=gpu:9"], "guarantees of gpu exceed the 8 offered, got 13"),
         (["--trace", "swf:x"], "known formats are normal:..., itp:..., openb:..."),
         (["--cluster", "/nowhere.yaml"], "No such file"),
-        (["--json", "/dev/null/out.json"], "Not a directory"),
+        (["--json", "/dev/null/out.json"], "File exists"),
     ],
 )
 def test_wrong_options_are_one_line_and_exit_code_2(
