@@ -77,7 +77,7 @@ def explain(state: State, lane: Lane, uid: PodUid) -> Explanation | None:
         node=state.cluster.names[placed.column] if placed else None,
         covered=_covered(state, gang),
         position=_position(lane, gang) if waits else None,
-        blockers=reclaim.victims if reclaim else (),
+        blockers=reclaim.names if reclaim else (),
     )
 
 
@@ -99,7 +99,7 @@ def _detail(state: State, gang: Gang, reason: Reason) -> str:
     if reason is Reason.GANG_INCOMPLETE:
         return f"{len(gang.pods)} of {gang.min_member} members are here"
     if reason is Reason.RECLAIMING:
-        victims = ", ".join(state.reclaims[gang.id].victims)
+        victims = ", ".join(state.reclaims[gang.id].names)
         return f"waiting for {victims} to leave"
     forms = (gang.form,) if gang.form else state.forms_of(gang)
     if not forms:

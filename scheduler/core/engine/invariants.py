@@ -73,10 +73,9 @@ def _check_holds(state: State) -> None:
     """
     for name, reclaim in state.reclaims.items():
         assert name in state.gangs.by_id, f"WORK CONSERVING: hold for {name}, gone"
-        for victim in reclaim.victims:
-            gang = state.gangs.by_id.get(victim)
-            assert gang is None or gang.phase is Phase.LEAVING, (
-                f"PROTECTED: {victim} is a victim of {name}, and not leaving"
+        for victim in reclaim.present:
+            assert victim.phase is Phase.LEAVING, (
+                f"PROTECTED: {victim.id} is a victim of {name}, and not leaving"
             )
     for gang in state.gangs.by_phase[Phase.ADMITTED].values():
         assert gang.deadline >= gang.started, f"WORK CONSERVING: {gang.id} has no end"

@@ -32,16 +32,30 @@ from scheduler.core.workload import (
 
 
 class Reclaim:
-    """A hold: a beneficiary with its room planned, and the victims that must leave."""
+    """A hold: a beneficiary with its room planned, and the victims that must leave.
+
+    Victims are kept as gangs, not by name: their re-created pods may found a gang of
+    the same name before the cycle looks.
+    """
 
     __slots__ = ("beneficiary", "deadline", "victims")
 
     def __init__(
-        self, beneficiary: GangId, victims: tuple[GangId, ...], deadline: float
+        self, beneficiary: GangId, victims: tuple[Gang, ...], deadline: float
     ) -> None:
         self.beneficiary = beneficiary
         self.victims = victims
         self.deadline = deadline
+
+    @property
+    def present(self) -> list[Gang]:
+        """Victims that have pods left."""
+        return [victim for victim in self.victims if victim.pods]
+
+    @property
+    def names(self) -> tuple[GangId, ...]:
+        """Names of the victims that have pods left."""
+        return tuple(victim.id for victim in self.present)
 
 
 class TenantView:

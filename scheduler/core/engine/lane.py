@@ -95,11 +95,9 @@ class Lane:
 
     def _press_all(self, reclaim: Reclaim, now: float) -> int:
         """Evict victims that are ready or out of time; return how many are here."""
-        gangs = self.state.gangs.by_id
-        present = [gangs[name] for name in reclaim.victims if name in gangs]
-        for victim in present:
+        for victim in reclaim.present:
             self._press(victim, reclaim, now)
-        return len(present)
+        return len(reclaim.present)
 
     def _press(self, victim: Gang, reclaim: Reclaim, now: float) -> None:
         waiting = [m for m in victim.pods.values() if m.asked]
@@ -289,12 +287,10 @@ class Lane:
 
     def _presses(self, reclaim: Reclaim) -> bool:
         """Whether some victim has not been told to stop yet."""
-        gangs = self.state.gangs.by_id
         return any(
             not member.evicted
-            for victim in reclaim.victims
-            if victim in gangs
-            for member in gangs[victim].pods.values()
+            for victim in reclaim.present
+            for member in victim.pods.values()
         )
 
     def decide_now(

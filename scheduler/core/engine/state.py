@@ -53,8 +53,8 @@ class State(Known):
         deadline = now + self.policy.checkpoint_notice_s
         victims = self._with_extras(exchange.victims)
         for victim in victims:
-            if self.gangs.by_id[victim].phase is not Phase.LEAVING:
-                self._ask_to_leave(self.gangs.by_id[victim], gang.id, deadline)
+            if victim.phase is not Phase.LEAVING:
+                self._ask_to_leave(victim, gang.id, deadline)
         self._charge(gang, form)
         for p in exchange.placed:
             self.cluster.place(p.uid, p.column, form, p.demand, p.slot)
@@ -63,15 +63,15 @@ class State(Known):
         self.reclaims[gang.id] = Reclaim(gang.id, victims, deadline)
         self.touch(gang.tenant)
 
-    def _with_extras(self, victims: Sequence[GangId]) -> tuple[GangId, ...]:
-        found = set(victims)
-        for victim in victims:
-            for extra in self.gangs.extras(self.gangs.by_id[victim]):
+    def _with_extras(self, victims: Sequence[GangId]) -> tuple[Gang, ...]:
+        found = {name: self.gangs.by_id[name] for name in victims}
+        for victim in list(found.values()):
+            for extra in self.gangs.extras(victim):
                 if extra.phase is Phase.RUNNING:
-                    found.add(extra.id)
+                    found[extra.id] = extra
                 elif extra.phase in (Phase.HELD, Phase.ADMITTED):
                     self.withdraw(extra, "its gang is evicted")
-        return tuple(sorted(found))
+        return tuple(found[name] for name in sorted(found))
 
     def seat_held(self, gang: Gang, now: float) -> None:
         """Start a gang whose victims have all left."""
@@ -238,11 +238,10 @@ class State(Known):
 
     def _spare(self, reclaim: Reclaim) -> None:
         """Let victims stay that were only asked, where their quota still allows it."""
-        for name in reclaim.victims:
-            gang = self.gangs.by_id.get(name)
-            if gang is None or any(m.evicted for m in gang.pods.values()):
+        for gang in reclaim.present:
+            if any(m.evicted for m in gang.pods.values()):
                 continue
-            if any(name in other.victims for other in self.reclaims.values()):
+            if any(gang in other.victims for other in self.reclaims.values()):
                 continue
             form = next(iter({self.cluster.placed[u].form for u in gang.pods}))
             if gang.quanta(form) <= self.tree.room(gang.tenant, form):
