@@ -460,8 +460,8 @@ def test_taking_ones_share_takes_nothing_that_others_keep(
     tree, shares = shares_of(queues, promised(queues) + extra, wanted)
     for name in leaves(queues):
         tree.charge(name, WHOLE, shares[name] * charge(WHOLE))
-    for name in tree.queues:
-        assert tree.room(name, WHOLE) >= 0
+    for name in leaves(queues):
+        assert tree.available(name, WHOLE) >= 0
     held = sum(tree.held(root, WHOLE) for root in tree.children[None])
     assert held <= tree.capacity[WHOLE]
 
@@ -505,6 +505,33 @@ def test_idle_room_that_one_child_keeps_does_not_starve_its_sibling() -> None:
     )
     _, shares = shares_of(queues, 16, {TenantName("busy"): (0, 0, 6, 0)})
     assert shares["busy"] == 6
+
+
+def test_what_one_child_keeps_is_paid_by_the_guarantee_above() -> None:
+    """`dept` owns four: two kept idle, two used; the rest of its wish is burst."""
+    queues = (
+        builders.tenant("dept", "4xh100-80gb"),
+        builders.tenant("idle", "2xh100-80gb", parent="dept", lending="0xh100-80gb"),
+        builders.tenant("busy", "2xh100-80gb", parent="dept", order=1),
+        builders.tenant("stranger", weight=3, order=2),
+    )
+    wanted = {
+        TenantName("busy"): (0, 0, 4, 0),
+        TenantName("stranger"): (0, 0, 8, 0),
+    }
+    _, shares = shares_of(queues, 8, wanted)
+    assert shares == {"dept": 3, "idle": 0, "busy": 3, "stranger": 3}
+
+
+def test_what_one_child_keeps_counts_against_the_limit_above() -> None:
+    """Shares end where the quota tree would stop the charge."""
+    queues = (
+        builders.tenant("dept", "4xh100-80gb", limit="4xh100-80gb"),
+        builders.tenant("idle", "2xh100-80gb", parent="dept", lending="0xh100-80gb"),
+        builders.tenant("busy", "2xh100-80gb", parent="dept", order=1),
+    )
+    _, shares = shares_of(queues, 8, {TenantName("busy"): (0, 0, 4, 0)})
+    assert shares["busy"] == 2
 
 
 def test_what_a_grandchild_keeps_is_not_lent_to_strangers() -> None:
