@@ -80,22 +80,27 @@ def claims(
 
 @st.composite
 def standings(draw: st.DrawFn, most: int = 8) -> list[Standing]:
-    """Gangs of one queue: waiting ones may accept several forms."""
+    """Gangs of one queue: waiting ones may accept several forms, some extend others."""
     found: list[Standing] = []
     for number in range(draw(st.integers(0, most))):
+        whole = [standing for standing in found if standing.core is None]
+        core = draw(st.none() | st.sampled_from(whole)) if whole else None
         running = draw(st.booleans())
         forms = draw(st.permutations(FORMS)) if not running else [WHOLE]
         also = forms[1 : 1 + draw(st.integers(0, 2))] if not running else []
         found.append(
             Standing(
                 gang=GangId(f"g{number}"),
-                workload_class=draw(st.sampled_from(WorkloadClass)),
-                priority=draw(st.integers(0, 1)),
+                workload_class=core.workload_class
+                if core
+                else draw(st.sampled_from(WorkloadClass)),
+                priority=core.priority if core else draw(st.integers(0, 1)),
                 running=running,
                 since=float(draw(st.integers(0, 3))),
                 form=forms[0],
                 quanta=draw(st.integers(1, 6)),
                 also=tuple((form, draw(st.integers(1, 6))) for form in also),
+                core=core.gang if core else None,
             )
         )
     return found

@@ -16,7 +16,8 @@ recursively down the tenant tree, a parent's demand being what its children may 
 *Cover* says which of a queue's gangs its guarantee pays for. It is computed each time
 and never stored: walk the gangs by class, priority, then running before waiting, then
 age, and take each whole gang that still fits the guarantee. The rest is burst,
-including a gang that straddles the edge. Running comes before waiting at equal class
+including a gang that straddles the edge; a member above ``minMember`` comes after its
+gang and is covered with it only. Running comes before waiting at equal class
 and priority, so that a waiting gang which cannot be placed strips nobody of protection,
 and starting a gang changes no other gang's cover.
 """
@@ -31,6 +32,8 @@ from scheduler.core.quota import UNLIMITED, QuotaTree
 from scheduler.core.workload import GangId, TenantName, WorkloadClass
 
 TIERS = len(WorkloadClass)
+
+Rank = tuple[int, int, bool, float, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Standing:
 
     `since` is its start, or its submission if it waits. `form` and `quanta` are what
     it holds or would like best; `also` holds the other forms a waiting gang accepts.
+    `core` is set on a member above ``minMember``: the gang that it extends.
     """
 
     gang: GangId
@@ -67,9 +71,10 @@ class Standing:
     form: Form
     quanta: int
     also: tuple[tuple[Form, int], ...] = ()
+    core: GangId | None = None
 
     @cached_property
-    def rank(self) -> tuple[int, int, bool, float, str]:
+    def rank(self) -> Rank:
         """Sort key of the walk: the guarantee is spent in this order."""
         return (
             int(self.workload_class),
@@ -86,13 +91,32 @@ def covered_forms(
     """Return the gangs that `guarantee` (quanta by form) pays for, with the form."""
     left = dict(guarantee)
     taken: dict[GangId, Form] = {}
-    for gang in sorted(gangs, key=lambda g: g.rank):
-        for form, quanta in ((gang.form, gang.quanta), *gang.also):
-            if quanta <= left.get(form, 0):
-                left[form] -= quanta
-                taken[gang.gang] = form
-                break
+    passed: set[GangId | None] = set()
+    for gang in _walk(gangs):
+        if gang.core not in passed:
+            for form, quanta in ((gang.form, gang.quanta), *gang.also):
+                if quanta <= left.get(form, 0):
+                    left[form] -= quanta
+                    taken[gang.gang] = form
+                    break
+        if gang.gang not in taken:
+            passed.add(gang.gang)
     return taken
+
+
+def _walk(gangs: Iterable[Standing]) -> list[Standing]:
+    """Sort by rank, but no member above ``minMember`` before the gang it extends."""
+    found = sorted(gangs, key=lambda g: g.rank)
+    if any(gang.core is not None for gang in found):
+        ranks = {gang.gang: gang.rank for gang in found}
+        found.sort(key=lambda g: _rank_behind(g, ranks))
+    return found
+
+
+def _rank_behind(gang: Standing, ranks: Mapping[GangId, Rank]) -> tuple[Rank, bool]:
+    if gang.core is None:
+        return gang.rank, False
+    return max(gang.rank, ranks.get(gang.core, gang.rank)), True
 
 
 def covered(gangs: Iterable[Standing], guarantee: Mapping[Form, int]) -> set[GangId]:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -597,6 +598,35 @@ def test_gang_across_the_edge_is_burst_and_does_not_end_the_walk() -> None:
     assert covered(gangs, {WHOLE: 4}) == {"a", "c"}
 
 
+def test_member_above_the_minimum_is_covered_with_its_gang_only() -> None:
+    """Else evicting the uncovered gang would stop a covered pod (PROTECTED)."""
+    core, extra = gang("g", 4), replace(gang("g#5", 1, since=1.0), core=GangId("g"))
+    assert covered([core, extra], {WHOLE: 5}) == {"g", "g#5"}
+    assert covered([core, extra], {WHOLE: 4}) == {"g"}
+    assert covered([core, extra], {WHOLE: 3}) == set()
+    assert covered([extra], {WHOLE: 3}) == {"g#5"}  # its gang has finished
+
+
+def test_member_above_the_minimum_comes_after_its_gang() -> None:
+    """It may have been bound first; the gang still goes first in the walk."""
+    core, extra = gang("g", 4, since=9.0), replace(gang("g#5", 1), core=GangId("g"))
+    assert covered([extra, core], {WHOLE: 4}) == {"g"}
+    between = gang("h", 1, since=5.0)
+    assert covered([extra, core, between], {WHOLE: 5}) == {"g", "h"}
+
+
+@MANY
+@given(standings(), st.integers(0, 12))
+def test_nothing_is_covered_whose_gang_is_not(
+    gangs: list[Standing], guarantee: int
+) -> None:
+    """PROTECTED again, for any mix of gangs and their extra members."""
+    found = covered(gangs, {WHOLE: guarantee, OTHER: 3})
+    for standing in gangs:
+        if standing.core is not None and standing.gang in found:
+            assert standing.core in found
+
+
 def test_waiting_gang_is_covered_in_the_first_form_that_pays() -> None:
     """A guarantee names a form: cover in one form is no claim on another."""
     waiting = gang("w", 8, running=False, also=((OTHER, 8), (SLICE, 8)))
@@ -679,14 +709,9 @@ def test_starting_a_gang_changes_nobody_elses_cover(
         return
     chosen = data.draw(st.sampled_from(waiting))
     rest = [s for s in gangs if s is not chosen]
-    started = Standing(
-        chosen.gang,
-        chosen.workload_class,
-        chosen.priority,
-        True,
-        99.0,
-        covered_forms(gangs, owned)[chosen.gang],
-        dict(((chosen.form, chosen.quanta), *chosen.also))[WHOLE],
+    options = dict(((chosen.form, chosen.quanta), *chosen.also))
+    started = replace(
+        chosen, running=True, since=99.0, form=WHOLE, quanta=options[WHOLE], also=()
     )
     running = {s.gang for s in rest if s.running}
     after = covered([*rest, started], owned)

@@ -27,6 +27,7 @@ from scheduler.core.reclaim import (
     inference_takes_lower,
     lost_work,
     may_take,
+    may_take_burst,
     preempts_within,
     toward_shares,
 )
@@ -385,6 +386,18 @@ def test_non_preemptible_work_stays_while_it_is_covered() -> None:
     assert may_take(mine, holding(preemptible=False), judge)
 
 
+def test_who_has_no_claim_at_all_is_told_at_once() -> None:
+    """The search is spared for burst that is at its share: most of what waits."""
+    shares = {"a": (0, 2, 4, 0)}
+    assert not may_take_burst(taker(5), court(shares=shares, used={"a": 2}))
+    assert may_take_burst(taker(4), court(shares=shares, used={"a": 2}))
+    assert may_take_burst(taker(9, covered=True), court())
+    urgent = taker(2, kind=INFERENCE)
+    full = court(shares=shares, used={"a": 6}, tier_use=(0, 0, 6, 0))
+    assert may_take_burst(urgent, full)
+    assert not may_take_burst(replace(urgent, tier=TRAINING), full)
+
+
 def test_room_of_who_is_leaving_is_anybodys() -> None:
     """Waiting for it evicts nobody."""
     judge = court(covers={"b": ["victim"]})
@@ -398,7 +411,10 @@ def test_room_of_who_is_leaving_is_anybodys() -> None:
 def test_covered_work_is_never_a_victim_of_another_tenant(
     queues: tuple[Queue, ...], data: st.DataObject
 ) -> None:
-    """PROTECTED, whatever the shares, classes, priorities and covers of others."""
+    """PROTECTED, whatever the shares, classes, priorities and covers of others.
+
+    And who may take somebody's burst is never told beforehand that it may take nobody's.
+    """
     parents = {queue.parent for queue in queues}
     names = [queue.name for queue in queues if queue.name not in parents]
     tree = QuotaTree(queues)
@@ -421,7 +437,7 @@ def test_covered_work_is_never_a_victim_of_another_tenant(
         tier=data.draw(kinds),
         priority=data.draw(few),
         covered="taker" in covers[owner],
-        uses={name: data.draw(few) for name in tree.path(owner)},
+        uses={name: judge.tree.used(name, WHOLE) // GPU for name in tree.path(owner)},
     )
     victim = holding(
         gpus=data.draw(st.integers(1, 3)),
@@ -434,6 +450,7 @@ def test_covered_work_is_never_a_victim_of_another_tenant(
     if owner != other and may_take(mine, victim, judge):
         at, _ = tree.parting(other, owner)
         assert "victim" not in covers[at]
+        assert may_take_burst(mine, judge)
 
 
 # -- cost ---------------------------------------------------------------------

@@ -162,6 +162,7 @@ class Gang:
             form,
             self.quanta(form),
             tuple((other, self.quanta(other)) for other in others),
+            self.core,
         )
 
     def ask(self, forms: tuple[Form, ...], covered: Form | None) -> Ask:
