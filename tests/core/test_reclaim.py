@@ -413,7 +413,7 @@ def test_covered_work_is_never_a_victim_of_another_tenant(
 ) -> None:
     """PROTECTED, whatever the shares, classes, priorities and covers of others.
 
-    And who may take somebody's burst is never told beforehand that it may take nobody's.
+    And who may take somebody's burst is never told before that it may take nobody's.
     """
     parents = {queue.parent for queue in queues}
     names = [queue.name for queue in queues if queue.name not in parents]
