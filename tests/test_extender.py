@@ -238,6 +238,17 @@ def test_huge_body_is_refused_with_413(shared: Live, path: str) -> None:
     assert shared.state() == before
 
 
+def test_huge_body_that_does_not_say_so_is_refused_too(shared: Live) -> None:
+    """Chunked: there is no Content-Length to judge it by."""
+    connection = http.client.HTTPConnection(*shared.address, timeout=10)
+    with contextlib.closing(connection):
+        parts = iter([b"x" * 100_000] * 4)
+        connection.request("POST", "/filter", parts, encode_chunked=True)
+        response = connection.getresponse()
+        assert response.status == 413
+        assert list(json.loads(response.read())) == ["Error"]
+
+
 def test_body_that_never_comes_whole_changes_nothing(shared: Live) -> None:
     """The client gives up in the middle: Content-Length promises more than it sends."""
     before = shared.state()

@@ -4,8 +4,8 @@ Everything here runs on one asyncio loop, and every call into the engine is sync
 and short: the loop is the lock. Decisions are taken in monotonic time. A cycle follows
 each change within a few milliseconds (several changes share one, the longer a cycle
 takes the more), each deadline of the engine, and at the latest every ``policy.cycle``.
-What lane 1 leaves waiting goes to the solver's process, one problem at a time, so seldom
-that taking the problem stays a small part of the loop's time.
+What lane 1 leaves waiting goes to the solver's process, one problem at a time, so
+seldom that taking the problem stays a small part of the loop's time.
 """
 
 import asyncio
