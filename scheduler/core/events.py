@@ -26,7 +26,6 @@ class Reason(Enum):
     RUNNING = "running"
     STARTING = "admitted, waiting for its node to start it"
     TERMINATING = "asked to stop, still holding its devices"
-    UNKNOWN_POD = "the scheduler has not heard of this pod"
     UNKNOWN_TENANT = "its namespace belongs to no tenant"
     UNKNOWN_CLASS = "no node offers the GPU class or profile it asks for"
     GANG_INCOMPLETE = "waiting for the other members of its gang"
@@ -36,7 +35,6 @@ class Reason(Enum):
     NO_ROOM = "no node has room for it"
     RECLAIMING = "its capacity is being taken back from a borrower"
     STEERED = "planned for another node"
-    UNKNOWN_NODE = "the scheduler does not know this node"
     UNMARKED = "not admitted: waits at its scheduling gate"
 
     @property

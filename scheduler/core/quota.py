@@ -15,8 +15,9 @@ Three numbers follow for every queue and form, each a small recursion:
 * ``used``: the sum of the charges in the subtree;
 * ``held``: what the subtree takes out of its parent, used or kept idle:
   ``held = max(kept, direct use + sum of the children's held)``;
-* ``available``: what one more charge may be without touching what others keep:
-  what the subtree keeps idle itself, plus what its parent has available.
+* ``available``: what one more charge may be without touching what others keep: what
+  the subtree keeps idle itself, plus what its parent has available, below its ceiling;
+  there, what its other children keep idle counts as used.
 
 ``room`` looks at the ceilings alone: demand that its guarantee covers may claim its
 room even when nothing is available, because borrowers give way (``reclaim``).
@@ -229,18 +230,6 @@ class QuotaTree:
         named = {form for amounts in self._guarantee.values() for form in amounts}
         charged = {form for (_, form), amount in self._used.items() if amount}
         return sorted(named | charged | set(self.capacity))
-
-    def shortages(self) -> list[tuple[Form, int, int]]:
-        """Forms whose root guarantees exceed the capacity: (form, promised, there)."""
-        promised: dict[Form, int] = {}
-        for root in self.children[None]:
-            for form, amount in self._guarantee[root].items():
-                promised[form] = promised.get(form, 0) + amount
-        return [
-            (form, amount, self.capacity.get(form, 0))
-            for form, amount in sorted(promised.items())
-            if amount > self.capacity.get(form, 0)
-        ]
 
     # -- set-up --------------------------------------------------------------
 

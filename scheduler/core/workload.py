@@ -158,8 +158,9 @@ class Pod:
     priority
         Inside the workload class, larger first.
     preemptible
-        Whether the pod may be evicted while it bursts; what the guarantee covers is
-        never evicted for another tenant in any case.
+        False: while the guarantee covers it, not even its own tenant's more urgent work
+        displaces it. Burst is given back in any case, and what is covered is never
+        evicted for another tenant.
     restart_cost_s
         Time a restart loses before work goes on, seconds.
     checkpoint_interval_s

@@ -68,9 +68,10 @@ class Model:
 
     def spare(self, name: str, what: str) -> int:
         node = self.nodes.get(name)
-        total = (getattr(node, what) if node else 0) or UNTRACKED
+        total: int = (getattr(node, what) if node else 0) or UNTRACKED
         here = (demand for node, _, demand, _ in self.pods.values() if node == name)
-        return total - sum(getattr(demand, what) for demand in here)
+        used: int = sum(getattr(demand, what) for demand in here)
+        return total - used
 
     def fits(self, name: str, form: Form, demand: Demand) -> bool:
         node = self.nodes.get(name)
@@ -247,11 +248,16 @@ def test_what_is_placed_after_a_trial_stays() -> None:
     assert cluster.free[0, 0] == 3
 
 
-@pytest.mark.parametrize("what", ["cpu_milli", "memory_mib"])
-def test_cpu_and_memory_bind_like_gpus(what: str) -> None:
+@pytest.mark.parametrize(
+    ("large", "small"),
+    [
+        (Demand(count=1, cpu_milli=5), Demand(count=1, cpu_milli=3)),
+        (Demand(count=1, memory_mib=5), Demand(count=1, memory_mib=3)),
+    ],
+)
+def test_cpu_and_memory_bind_like_gpus(large: Demand, small: Demand) -> None:
     """Free GPUs are of no use to a pod whose node has run out of the rest."""
     cluster = cluster_of(builders.node("n1", cpu=8, memory=8), builders.node("n2"))
-    large, small = Demand(count=1, **{what: 5}), Demand(count=1, **{what: 3})
     cluster.place(uid("a"), 0, WHOLE, large)
     assert cluster.fits(large, WHOLE).tolist() == [False, True]
     assert cluster.fits(small, WHOLE).tolist() == [True, True]
@@ -491,11 +497,13 @@ def test_over_commitment_is_caught() -> None:
         cluster.check(set())
 
 
-@pytest.mark.parametrize("what", ["cpu_milli", "memory_mib"])
-def test_over_commitment_of_cpu_and_memory_is_caught(what: str) -> None:
+@pytest.mark.parametrize(
+    "demand", [Demand(count=1, cpu_milli=5), Demand(count=1, memory_mib=5)]
+)
+def test_over_commitment_of_cpu_and_memory_is_caught(demand: Demand) -> None:
     """GPUs are not all that a node runs out of."""
     cluster = cluster_of(builders.node("n1", "4xh100-80gb", cpu=4, memory=4))
-    cluster.place(uid("a"), 0, WHOLE, Demand(count=1, **{what: 5}))
+    cluster.place(uid("a"), 0, WHOLE, demand)
     with pytest.raises(AssertionError, match="CONSERVATION: n1 holds more than it has"):
         cluster.check(set())
 

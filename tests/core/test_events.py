@@ -1,16 +1,17 @@
 """The vocabulary of what is heard and said."""
 
 from dataclasses import FrozenInstanceError, fields
+from typing import get_args
 
 import pytest
 
 from scheduler.core.events import (
     Action,
+    CheckpointDone,
     Event,
     Evict,
     PodBound,
     PodGone,
-    PodSubmitted,
     Reason,
 )
 from scheduler.core.gpu import Form
@@ -33,7 +34,7 @@ def test_reasons_are_constant_sentences_of_their_own() -> None:
     assert all(text and "{" not in text and "%" not in text for text in texts)
 
 
-@pytest.mark.parametrize("kind", Action.__args__)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("kind", get_args(Action))
 def test_every_action_names_its_pod(kind: type) -> None:
     """Performing an action twice is harmless only because it names the UID."""
     assert {"uid", "gang", "node"} <= {field.name for field in fields(kind)}
@@ -41,11 +42,11 @@ def test_every_action_names_its_pod(kind: type) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [*Event.__args__, *Action.__args__],  # type: ignore[attr-defined]
+    [*get_args(Event), *get_args(Action)],
 )
 def test_records_are_frozen(kind: type) -> None:
     """What was recorded cannot be changed by who reads it."""
-    record = object.__new__(kind)
+    record: object = object.__new__(kind)
     with pytest.raises(FrozenInstanceError):
         setattr(record, fields(kind)[0].name, "other")
 
@@ -55,7 +56,8 @@ def test_records_compare_and_hash_by_value() -> None:
     one = Evict(PodUid("p"), GangId("g"), NodeName("n"), 1.0, "late")
     two = Evict(PodUid("p"), GangId("g"), NodeName("n"), 1.0, "late")
     assert len({one, two}) == 1
-    assert PodGone(PodUid("p")) != PodSubmitted(builders.pod("p", "a"))
+    gone: object = PodGone(PodUid("p"))
+    assert gone != CheckpointDone(PodUid("p"))
 
 
 def test_binding_of_another_pod_is_refused() -> None:

@@ -1,7 +1,7 @@
 """What division grants and what a guarantee covers, against exact oracles."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -22,7 +22,7 @@ from scheduler.core.fairness import (
     fill,
     tiers,
 )
-from scheduler.core.gpu import charge
+from scheduler.core.gpu import Form, charge, parse_form
 from scheduler.core.quota import Queue, QuotaTree
 from scheduler.core.workload import GangId, TenantName, WorkloadClass
 from tests import builders
@@ -71,15 +71,15 @@ def exact_division(total: int, siblings: Sequence[Claim]) -> list[list[Fraction]
         max(0, claim.kept - sum(want))
         for claim, want in zip(siblings, wants, strict=True)
     )
-    rest = max(Fraction(0), total - idle - sum(map(sum, shares), Fraction(0)))
+    rest = Fraction(max(0, total - idle - sum(map(sum, shares))))
     for tier in range(max(len(claim.demands) for claim in siblings)):
         for priority in sorted({c.priority for c in siblings}, reverse=True):
             group = [i for i, c in enumerate(siblings) if c.priority == priority]
             asked = [int(wants[i][tier] - shares[i][tier]) for i in group]
-            paid = water(rest, asked, [siblings[i].weight for i in group])
+            paid = water(Fraction(rest), asked, [siblings[i].weight for i in group])
             free = [not siblings[i].weight for i in group]
             unpaid = water(
-                rest - sum(paid),
+                Fraction(rest - sum(paid)),
                 [n if f else 0 for n, f in zip(asked, free, strict=True)],
                 [int(f) for f in free],
             )
@@ -386,7 +386,9 @@ def test_more_demand_elsewhere_takes_no_guarantee(
 
 
 def shares_of(
-    queues: Sequence[Queue], capacity: int, wanted: dict[TenantName, tuple[int, ...]]
+    queues: Sequence[Queue],
+    capacity: int,
+    wanted: Mapping[TenantName, tuple[int, ...]],
 ) -> tuple[QuotaTree, dict[TenantName, int]]:
     tree = QuotaTree(queues)
     tree.capacity = {WHOLE: capacity * charge(WHOLE)}
@@ -505,7 +507,7 @@ def test_idle_room_that_one_child_keeps_does_not_starve_its_sibling() -> None:
         builders.tenant("busy", "4xh100-80gb", parent="dept", order=2),
     )
     _, shares = shares_of(queues, 16, {TenantName("busy"): (0, 0, 6, 0)})
-    assert shares["busy"] == 6
+    assert shares[TenantName("busy")] == 6
 
 
 def test_what_one_child_keeps_is_paid_by_the_guarantee_above() -> None:
@@ -532,7 +534,7 @@ def test_what_one_child_keeps_counts_against_the_limit_above() -> None:
         builders.tenant("busy", "2xh100-80gb", parent="dept", order=1),
     )
     _, shares = shares_of(queues, 8, {TenantName("busy"): (0, 0, 4, 0)})
-    assert shares["busy"] == 2
+    assert shares[TenantName("busy")] == 2
 
 
 def test_what_a_grandchild_keeps_is_not_lent_to_strangers() -> None:
@@ -543,7 +545,7 @@ def test_what_a_grandchild_keeps_is_not_lent_to_strangers() -> None:
         builders.tenant("stranger", order=1),
     )
     _, shares = shares_of(queues, 8, {TenantName("stranger"): (0, 0, 8, 0)})
-    assert shares["stranger"] == 4
+    assert shares[TenantName("stranger")] == 4
 
 
 # -- cover --------------------------------------------------------------------
@@ -567,7 +569,7 @@ def gang(
         since,
         WHOLE,
         quanta,
-        tuple((builders.parse_form(form), n) for form, n in also),
+        tuple((parse_form(form), n) for form, n in also),
     )
 
 
@@ -647,17 +649,17 @@ def test_waiting_gang_is_covered_in_the_first_form_that_pays() -> None:
     ),
 )
 def test_cover_never_exceeds_the_guarantee(
-    gangs: list[Standing], guarantee: dict[builders.Form, int]
+    gangs: list[Standing], guarantee: dict[Form, int]
 ) -> None:
     """PROTECTED would otherwise promise devices that nobody guaranteed."""
-    spent: dict[str, int] = {}
+    spent: dict[Form, int] = {}
     by_name = {standing.gang: standing for standing in gangs}
     for name, form in covered_forms(gangs, guarantee).items():
         standing = by_name[name]
         options = dict(((standing.form, standing.quanta), *standing.also))
         spent[form] = spent.get(form, 0) + options[form]
     for form, quanta in spent.items():
-        assert quanta <= guarantee.get(builders.parse_form(form), 0)
+        assert quanta <= guarantee.get(form, 0)
 
 
 @MANY

@@ -81,7 +81,7 @@ def test_best_node_is_the_first_fitting_one_of_least_cost(
     fits = cluster.fits(demand, WHOLE)
     ranked = [
         (left_behind(cluster, column, demand), column)
-        for column in np.flatnonzero(fits)
+        for column in np.flatnonzero(fits).tolist()
     ]
     assert best_node(cluster, demand, WHOLE) == (min(ranked)[1] if ranked else -1)
 

@@ -420,7 +420,7 @@ def test_covered_work_is_never_a_victim_of_another_tenant(
     tree = QuotaTree(queues)
     owner, other = (data.draw(st.sampled_from(names)) for _ in "ab")
     gangs = st.lists(st.sampled_from(["taker", "victim"]), unique=True)
-    covers = {queue.name: data.draw(gangs) for queue in queues}
+    covers: dict[str, list[str]] = {q.name: data.draw(gangs) for q in queues}
     amounts = st.lists(st.integers(0, 9), min_size=4, max_size=4)
     kinds, few = st.sampled_from(WorkloadClass), st.integers(0, 2)
     judge = court(
@@ -783,8 +783,8 @@ def random_scene(
                 restart=chance.choice([0.0, 60.0, 600.0]),
             )
         )
-    gpus, members_ = chance.choice([1, 2, 4, 8]), chance.choice([1, 1, 1, 2, 3])
-    return scene, taker(gpus, members=members_, covered=True)
+    wanted, members_ = chance.choice([1, 2, 4, 8]), chance.choice([1, 1, 1, 2, 3])
+    return scene, taker(wanted, members=members_, covered=True)
 
 
 def optimum(scene: Scene, mine: Taker) -> int | None:
