@@ -85,7 +85,16 @@ def test_batch_is_judged_event_by_event(live: Live) -> None:
     assert live.report(join, bound, gone).json == {"applied": 3}
     again = {"type": "PodBound", "uid": "u1", "node": "new"}
     assert live.report(again).status == 400  # it is gone
+    assert live.report(bound, gone, again).status == 400  # already in the same batch
     assert live.report(bound, gone, bound).json == {"applied": 3}
+
+
+def test_node_that_changed_under_a_plan_still_takes_its_pod(live: Live) -> None:
+    """The device plugin restarts between the decision and the bind: no contradiction."""
+    live.filter(pod_json("u1"), ["n0"])
+    nothing = {"type": "NodeChanged", "node": NODE | {"name": "n0", "gpus": 0}}
+    assert live.report(nothing, BOUND).json == {"applied": 2}
+    assert live.get("/v1/explain?pod=u1").json["reason"] == "RUNNING"
 
 
 def evicting(live: Live) -> None:
