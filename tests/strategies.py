@@ -80,12 +80,12 @@ def claims(
 
 @st.composite
 def standings(draw: st.DrawFn, most: int = 8) -> list[Standing]:
-    """Gangs of one queue: waiting ones may accept several forms, some extend others."""
+    """Gangs of one queue: waiting ones accept several forms, some extend another."""
     found: list[Standing] = []
     for number in range(draw(st.integers(0, most))):
         whole = [standing for standing in found if standing.core is None]
         core = draw(st.none() | st.sampled_from(whole)) if whole else None
-        running = draw(st.booleans())
+        running = draw(st.booleans()) and (core is None or core.running)
         forms = draw(st.permutations(FORMS)) if not running else [WHOLE]
         also = forms[1 : 1 + draw(st.integers(0, 2))] if not running else []
         found.append(
