@@ -37,7 +37,7 @@ def test_events_answer_how_many_were_applied(live: Live) -> None:
 
 
 NODE = {"name": "new", "gpuClass": "h100-80gb", "gpus": 8}
-BOUND = {"type": "PodBound", "uid": "u1", "node": "n0"}
+BOUND: dict[str, Any] = {"type": "PodBound", "uid": "u1", "node": "n0"}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_one_bad_line_refuses_the_whole_batch(
 ) -> None:
     live.filter(pod_json("u1"), ["n0"])
     before = live.state()
-    good = [{"type": "NodeChanged", "node": NODE}, BOUND]
+    good: list[dict[str, Any]] = [{"type": "NodeChanged", "node": NODE}, BOUND]
     reply = live.report(*good, bad, {"type": "PodGone", "uid": "u1"})
     assert reply.status == 400
     assert message in reply.error
@@ -90,7 +90,7 @@ def test_batch_is_judged_event_by_event(live: Live) -> None:
 
 
 def test_node_that_changed_under_a_plan_still_takes_its_pod(live: Live) -> None:
-    """The device plugin restarts between the decision and the bind: no contradiction."""
+    """The device plugin restarts between decision and bind: no contradiction."""
     live.filter(pod_json("u1"), ["n0"])
     nothing = {"type": "NodeChanged", "node": NODE | {"name": "n0", "gpus": 0}}
     assert live.report(nothing, BOUND).json == {"applied": 2}

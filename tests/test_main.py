@@ -27,11 +27,11 @@ class Server:
     """A running `fairshare serve`."""
 
     process: subprocess.Popen[str]
-    http: tuple[str, int]
+    address: tuple[str, int]
     grpc: str
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(*self.http, timeout=10)
+        return http.client.HTTPConnection(*self.address, timeout=10)
 
     def post(self, path: str, body: Any) -> Any:
         with contextlib.closing(self.connect()) as connection:
@@ -105,7 +105,7 @@ def test_sigterm_ends_it_well_whatever_is_going_on(fleet: Path) -> None:
         assert exchange(idle, "GET", "/readyz").status == 200
         poll = stack.enter_context(contextlib.closing(server.connect()))
         poll.request("GET", "/v1/actions?wait=60s")
-        half = stack.enter_context(socket.create_connection(server.http))
+        half = stack.enter_context(socket.create_connection(server.address))
         half.sendall(b"POST /filter HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
         time.sleep(0.3)
         begun = time.monotonic()
@@ -124,7 +124,7 @@ def test_call_in_flight_is_finished(fleet: Path) -> None:
         head = (
             f"POST /filter HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection(server.http, timeout=5) as connection:
+        with socket.create_connection(server.address, timeout=5) as connection:
             connection.sendall(head.encode() + body[:40])
             time.sleep(0.2)
             server.process.send_signal(signal.SIGTERM)
@@ -136,13 +136,13 @@ def test_call_in_flight_is_finished(fleet: Path) -> None:
 
 def test_options_replace_the_files_addresses(fleet: Path) -> None:
     with served(fleet, "--listen", "127.0.0.2:0") as server:
-        assert server.http[0] == "127.0.0.2"
+        assert server.address[0] == "127.0.0.2"
         with contextlib.closing(server.connect()) as connection:
             assert exchange(connection, "GET", "/healthz").status == 200
 
 
 def test_address_in_use_is_said(fleet: Path, server: Server) -> None:
-    taken = f"{server.http[0]}:{server.http[1]}"
+    taken = f"{server.address[0]}:{server.address[1]}"
     done = fairshare("serve", "--config", str(fleet), "--listen", taken)
     assert done.returncode == 1
     assert "cannot listen" in done.stderr

@@ -15,7 +15,7 @@ from scheduler.quantity import (
     seconds,
 )
 
-UNITS = {
+UNITS: dict[str, int | Fraction] = {
     "": 1,
     "n": Fraction(1, 10**9),
     "u": Fraction(1, 10**6),
