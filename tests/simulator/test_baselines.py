@@ -226,21 +226,21 @@ def test_buckets_keep_their_books(steps: list[tuple[list[int], int]]) -> None:
     live: dict[str, list[tuple[str, str, int]]] = {}
     for number, (counts, leaving) in enumerate(steps):
         gang = pods(f"g{number}", counts)
-        used = {name: 0 for name in size}
+        used = dict.fromkeys(size, 0)
         for held in live.values():
-            for _, node, count in held:
-                used[node] += count
+            for _, place, count in held:
+                used[place] += count
         free = {name: size[name] - used[name] for name in size}
         places = room.take(gang, GPU)
         if places is None:
             assert len(counts) > 1 or max(free.values()) < counts[0]
         else:
-            for pod, node in zip(gang, places, strict=True):
-                free[node] -= pod.demand.count
+            for pod, place in zip(gang, places, strict=True):
+                free[place] -= pod.demand.count
             assert min(free.values()) >= 0
             live[f"g{number}"] = [
-                (pod.uid, node, pod.demand.count)
-                for pod, node in zip(gang, places, strict=True)
+                (pod.uid, place, pod.demand.count)
+                for pod, place in zip(gang, places, strict=True)
             ]
         for name in sorted(live)[:leaving]:
             for uid, _, _ in live.pop(name):

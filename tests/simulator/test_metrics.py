@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.core import CheckpointRequest, Evict, GangId, NodeName, PodUid
+from scheduler.core import Action, CheckpointRequest, Evict, GangId, NodeName, PodUid
 from simulator.metrics import (
     Figures,
     Outcome,
@@ -50,7 +50,7 @@ class _Late:
         self._inner = inner
         self.next_deadline = inner.next_deadline
 
-    def cycle(self, now: float) -> list[object]:
+    def cycle(self, now: float) -> list[Action]:
         return self._inner.cycle(now) if now in (0, 100) else []
 
 
@@ -58,7 +58,7 @@ def test_an_eviction_is_split_into_useful_lost_and_overhead() -> None:
     """Two GPUs: 75 s, asked, 20 s writing, evicted, 10 s leaving, 7 s restart, 25 s."""
     given = trace([job("j", 0, 100, (2,), restart=7.0)], nodes(2))
     uid, gang = PodUid("j.0.0"), GangId("j.0.0")
-    acts = {
+    acts: dict[float, list[Action]] = {
         75.0: [CheckpointRequest(uid, gang, N0, 135.0, GangId("x"))],
         95.0: [Evict(uid, gang, N0, 120.0, "reclaimed")],
     }

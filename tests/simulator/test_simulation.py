@@ -41,9 +41,10 @@ from simulator.simulation import (
 )
 from simulator.simulation.work import Work
 from simulator.trace import Trace
-from tests.simulator.builders import Script, admit, job, nodes, trace
+from tests.simulator.builders import GPU, Script, admit, job, nodes, trace
 
 N0 = NodeName("n0")
+Acts = Mapping[float, Sequence[Action]]
 
 
 def evict(uid: str, grace: float = 120.0, taker: str | None = None) -> Evict:
@@ -57,7 +58,7 @@ def ask(uid: str, deadline: float) -> CheckpointRequest:
 
 def play(
     given: Trace,
-    acts: Mapping[float, Sequence[Action]] | None = None,
+    acts: Acts | None = None,
     kubelet: Kubelet | None = None,
     *,
     eager: bool = True,
@@ -86,9 +87,9 @@ def test_a_job_runs_for_its_duration_and_frees_its_pods() -> None:
     log, script = play(trace([job("j", 5, 100, (2, 1))], nodes(8)))
     assert log == [
         Submitted(5, "j", 0, GangId("a/j")),
-        Admitted(5, "j", 0, N0, "gpu", 2 * 126_000),
+        Admitted(5, "j", 0, N0, GPU, 2 * 126_000),
         Bound(5, "j", 0),
-        Admitted(5, "j", 1, N0, "gpu", 126_000),
+        Admitted(5, "j", 1, N0, GPU, 126_000),
         Bound(5, "j", 1),
         Started(5, "j"),
         Finished(105, "j", 100.0, 0.0),
@@ -133,7 +134,7 @@ def test_all_events_of_an_instant_come_before_its_one_cycle() -> None:
     kinds = [type(event) for event in at_ten]
     bound = at_ten.index(None) + 1
     assert kinds[:bound] == [PodGone, PodSubmitted, PodSubmitted, type(None)]
-    assert kinds[bound:] == [PodBound, PodBound]
+    assert kinds[bound : bound + 2] == [PodBound, PodBound]
 
 
 def test_the_scheduler_is_woken_at_its_deadline_though_nothing_happens() -> None:
@@ -143,7 +144,7 @@ def test_the_scheduler_is_woken_at_its_deadline_though_nothing_happens() -> None
 
 def test_a_withdrawn_admission_is_never_bound() -> None:
     back = Withdraw(PodUid("j.0.0"), GangId("j.0.0"), N0, "late")
-    acts = {0.0: [admit("j.0.0", "n0")], 2.0: [back], 9.0: [admit("j.0.0", "n0")]}
+    acts: Acts = {0.0: [admit("j.0.0", "n0")], 2.0: [back], 9.0: [admit("j.0.0", "n0")]}
     given = trace([job("j", 0, 100)], nodes(8))
     log, _ = play(given, acts, Kubelet(bind_s=3), eager=False)
     assert times(log, Withdrawn) == [2]
@@ -152,7 +153,7 @@ def test_a_withdrawn_admission_is_never_bound() -> None:
 
 
 def test_what_is_wished_twice_or_too_late_does_nothing() -> None:
-    acts = {
+    acts: Acts = {
         5.0: [admit("j.0.0", "n0")],
         6.0: [evict("j.0.0"), evict("j.0.0")],
         200.0: [evict("j.0.0"), admit("nobody", "n0")],
