@@ -198,7 +198,8 @@ class _Floor:
         self._cluster = Cluster()
         for node in trace.nodes:
             self._cluster.set_node(node)
-        self._placed: dict[GangId, list[PodUid]] = {}
+        # By gang, not by name: a gang that came back sits elsewhere under its old name.
+        self._placed: dict[Gang, list[PodUid]] = {}
 
     def placeable(self, state: Standings) -> set[str]:
         """Return the jobs whose waiting gang is placeable now."""
@@ -209,8 +210,8 @@ class _Floor:
                 gang = tenant.gangs[name]
                 if not gang.standing.running:
                     waiting.append((gang, tenant))
-                elif name not in self._placed:
-                    self._placed[name] = self._seat(gang)
+                elif gang not in self._placed:
+                    self._placed[gang] = self._seat(gang)
         waiting.sort(key=lambda pair: pair[0].standing.rank)
         with self._cluster.trial():
             return {gang.job.id for gang, tenant in waiting if self._fits(gang, tenant)}
@@ -218,13 +219,13 @@ class _Floor:
     def _clear(self, tenants: Iterable[Tenant]) -> None:
         """Take away what is covered and running no more."""
         stay = {
-            name
+            tenant.gangs[name]
             for tenant in tenants
             for name in tenant.covered
             if tenant.gangs[name].standing.running
         }
-        for name in [name for name in self._placed if name not in stay]:
-            for uid in self._placed.pop(name):
+        for gang in [gang for gang in self._placed if gang not in stay]:
+            for uid in self._placed.pop(gang):
                 self._cluster.remove(uid)
 
     def _seat(self, gang: Gang) -> list[PodUid]:

@@ -158,6 +158,23 @@ def test_the_bound_counts_from_when_the_gang_became_placeable(
     assert episode.violation_s == violation
 
 
+def test_a_gang_that_came_back_is_seen_where_it_sits_now() -> None:
+    """Covered work of b moves from n0 to n1 and back to where a's gang had room."""
+    two = job("two", 0, 999, (4,), tenant="b")
+    mate = job("mate", 0, 999, (4, 4), tenant="b")
+    given = trace([WIDE, two, mate], nodes(8, 8, 4), {"a": 8, "b": 12})
+    log = [submit(0, "mate"), start(0, mate, "n0"), submit(0, "wide")]
+    log += [submit(0, "two"), start(0, two, "n1")]  # both nodes of 8 are taken
+    log += [[Evicted(500, "mate", 0, "", GangId(""))], [Gone(500, "mate", 0)]]
+    log += [[Gone(500, "mate", 1)], submit(500, "mate", 1)]
+    back = start(500, mate, "n1")
+    back[2] = back[2]._replace(node=NodeName("n2"))  # type: ignore[call-arg]
+    log += [back, finish(999, two), finish(999, mate)]
+    (episode,) = judge(given, *log).episodes
+    assert episode.unplaceable_s == 500
+    assert episode.violation_s == 499 - BOUND
+
+
 def test_gangs_that_fit_only_one_at_a_time_are_not_both_placeable() -> None:
     """Nodes of 3: two gangs of 2 are covered, but their second never has a place."""
     pair = [job(name, 0, 50, (2,), tenant="a") for name in ("p", "q")]
