@@ -300,7 +300,9 @@ def find_exchange(
 ) -> Exchange | None:
     """Return the cheapest legal exchange found that places the taker, else None.
 
-    Nothing is changed: all trials are undone.
+    Covered work of the taker's own tenant goes last, whatever it costs: only where no
+    burst helps does one covered gang make way for a more urgent one. Nothing is
+    changed: all trials are undone.
 
     Parameters
     ----------
@@ -312,11 +314,22 @@ def find_exchange(
         for holding in holdings
         if holding.form == taker.form
     ]
+    own = court.covers(taker.tenant)
+    burst = [pair for pair in priced if pair[1].gang not in own or pair[1].leaving]
     search = _Search(cluster, taker, court, allowed)
+    found = _cheapest(search, burst)
+    if found is None and len(burst) < len(priced):
+        found = _cheapest(search, priced)
+    return found
+
+
+def _cheapest(search: "_Search", priced: Priced) -> Exchange | None:
+    """Return the cheapest answer among these candidates, None when there is none."""
+    taker, tree = search.taker, search.court.tree
     found: list[Exchange] = []
     if len(taker.members) == 1:
         found.extend(search.run_by_node(priced))
-    if not found or taker.quanta > court.tree.room(taker.tenant, taker.form):
+    if not found or taker.quanta > tree.room(taker.tenant, taker.form):
         found.extend(search.run_all(priced))
     return min(found, key=lambda answer: (answer.cost, answer.victims), default=None)
 

@@ -182,11 +182,22 @@ class _World:
                 return
             now = due
             happened = self._deliver(now)
+            acted = self._ask(now)
+            idle = 0 if happened or acted else idle + 1
+            progress(self.finished)
+
+    def _ask(self, now: float) -> bool:
+        """Do what the scheduler says, and ask again while binds are news to it."""
+        acted = admitted = False
+        while admitted or not acted:
             actions = tuple(self._scheduler.cycle(now))
+            if not actions:
+                break
             for action in actions:
                 self._perform(action, now)
-            idle = 0 if happened or actions else idle + 1
-            progress(self.finished)
+            acted = True
+            admitted = any(isinstance(action, Admit) for action in actions)
+        return acted
 
     def _next_instant(self, now: float) -> float | None:
         """Return the earliest time anything is due, None when nothing is."""

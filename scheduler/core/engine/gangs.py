@@ -62,6 +62,7 @@ class Gang:
         "dormant",
         "form",
         "id",
+        "leaves_for",
         "min_member",
         "options",
         "phase",
@@ -92,6 +93,7 @@ class Gang:
         self.started = now
         self.deadline = 0.0
         self.dormant = False
+        self.leaves_for: GangId | None = None  # the beneficiary it was told to go for
         self.seat: Standing | None = None  # as it runs; forgotten when it changes
         self.options: tuple[int, tuple[Form, ...]] | None = None  # by state epoch
         self.wish: Standing | None = None  # as it waits for its options

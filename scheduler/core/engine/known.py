@@ -233,6 +233,12 @@ class Known:
             self._covers[queue] = found
         return found
 
+    def would_cover(self, leaving: Gang, against: TenantName) -> bool:
+        """Whether a gang that is asked to leave would be covered if it stayed."""
+        at, _ = self.tree.parting(leaving.tenant, against)
+        standings = [*self.standings_below(at), leaving.seated()]
+        return leaving.id in covered_forms(standings, self.tree.guarantees(at))
+
     def burst(self, tenant: TenantName, at: TenantName) -> tuple[Gang, ...]:
         """Return the tenant's running gangs that the guarantee of `at` does not cover.
 

@@ -90,8 +90,27 @@ class Lane:
     def _move_reclaims(self, now: float) -> None:
         state = self.state
         for gang_id in sorted(state.reclaims):
-            if not self._press_all(state.reclaims[gang_id], now):
+            reclaim = state.reclaims.get(gang_id)
+            if reclaim is None:
+                continue
+            if self._has_covered_victim(reclaim):
+                beneficiary = state.gangs.by_id[gang_id]
+                state.withdraw(beneficiary, "its victim is covered meanwhile")
+            elif not self._press_all(reclaim, now):
                 state.seat_held(state.gangs.by_id[gang_id], now)
+
+    def _has_covered_victim(self, reclaim: Reclaim) -> bool:
+        """Whether a victim of another tenant would be covered by now (PROTECTED).
+
+        Its tenant's other work may have ended during the notice.
+        """
+        taker = self.state.gangs.by_id[reclaim.beneficiary]
+        return any(
+            not any(member.evicted for member in victim.pods.values())
+            and victim.tenant != taker.tenant
+            and self.state.would_cover(victim, taker.tenant)
+            for victim in reclaim.present
+        )
 
     def _press_all(self, reclaim: Reclaim, now: float) -> int:
         """Evict victims that are ready or out of time; return how many are here."""

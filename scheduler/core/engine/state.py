@@ -98,6 +98,7 @@ class State(Known):
         if gang.phase is not Phase.LEAVING:
             self._release(gang)
             self.gangs.set_phase(gang, Phase.LEAVING)
+            gang.leaves_for = beneficiary
             self.touch(gang.tenant)
         for uid in sorted(gang.pods):
             member = gang.pods[uid]
@@ -106,7 +107,7 @@ class State(Known):
                 node = self.node_of(uid)
                 grace = self.policy.eviction_grace_s
                 self.actions.append(
-                    Evict(uid, gang.id, node, grace, reason, beneficiary)
+                    Evict(uid, gang.id, node, grace, reason, gang.leaves_for)
                 )
         self.version += 1
 
@@ -226,6 +227,7 @@ class State(Known):
     def _ask_to_leave(self, gang: Gang, beneficiary: GangId, deadline: float) -> None:
         self._release(gang)
         self.gangs.set_phase(gang, Phase.LEAVING)
+        gang.leaves_for = beneficiary
         for uid in sorted(gang.pods):
             member = gang.pods[uid]
             if member.pod.on_request and member.bound:
