@@ -170,9 +170,18 @@ class Cluster:
 
     def _settle(self, column: int) -> None:
         """Excuse a node that shrank under its pods no longer than it must be."""
-        least = min(self.free[:, column].min(initial=0), self.cpu[column])
-        if min(least, self.memory[column]) >= 0:
+        if not self.is_short(column):
             self._shrunk.discard(column)
+
+    def concede(self, column: int) -> None:
+        """Excuse a node on which others have placed more than it has."""
+        self._shrunk.add(column)
+        self._settle(column)
+
+    def is_short(self, column: int) -> bool:
+        """Whether more is placed on the node than it has."""
+        least = min(self.free[:, column].min(initial=0), self.cpu[column])
+        return bool(min(least, self.memory[column]) < 0)
 
     def _add_column(self, name: NodeName) -> int:
         column = len(self.names)
@@ -363,7 +372,8 @@ class Cluster:
     def check(self, held: frozenset[PodUid] | set[PodUid]) -> None:
         """Assert CONSERVATION: books agree, and what is not held fits its node.
 
-        Nodes that shrank under their pods are excused: nobody placed too much there.
+        Nodes that shrank under their pods are excused, and those on which others placed
+        too much: no decision did.
         """
         fresh = _recount(self, self.placed)
         n = len(self.names)

@@ -29,6 +29,7 @@ class Reason(Enum):
     UNKNOWN_TENANT = "its namespace belongs to no tenant"
     UNKNOWN_CLASS = "no node offers the GPU class or profile it asks for"
     GANG_INCOMPLETE = "waiting for the other members of its gang"
+    NOT_STARTED = "it was admitted and did not start in time: it is tried again"
     TOO_LARGE = "larger than the whole cluster when empty"
     LIMIT = "its tenant, or a queue above it, is at its limit"
     LENT_OUT = "the idle capacity is kept for its owner (lending limit)"

@@ -71,19 +71,19 @@ class Engine:
 
     @_observe.register
     def _(self, event: NodeUp, now: float) -> None:
-        self._state.set_node(event.node)
+        self._state.set_node(event.node, now)
 
     @_observe.register
     def _(self, event: NodeChanged, now: float) -> None:
         if self._state.cluster.node(event.node.name) is None:
             raise ValueError(f"NodeChanged: unknown node {event.node.name!r}")
-        self._state.set_node(event.node)
+        self._state.set_node(event.node, now)
 
     @_observe.register
     def _(self, event: NodeDown, now: float) -> None:
         if self._state.cluster.node(event.name) is None:
             raise ValueError(f"NodeDown: unknown node {event.name!r}")
-        self._state.drop_node(event.name)
+        self._state.drop_node(event.name, now)
 
     @_observe.register
     def _(self, event: PodSubmitted, now: float) -> None:
@@ -101,7 +101,7 @@ class Engine:
         if gang is None or gang.phase in (Phase.WAITING, Phase.HELD):
             self._adopt(event, column, now)
         else:
-            self._bind(gang, event.uid, column, now)
+            self._bind(gang, event, column, now)
 
     @_observe.register
     def _(self, event: PodGone, now: float) -> None:
@@ -118,25 +118,22 @@ class Engine:
 
     @_observe.register
     def _(self, event: TenantsChanged, now: float) -> None:
-        self._state.set_tenants(event.queues)
+        self._state.set_tenants(event.queues, now)
 
-    def _bind(self, gang: Gang, uid: PodUid, column: int, now: float) -> None:
+    def _bind(self, gang: Gang, event: PodBound, column: int, now: float) -> None:
+        """Take note that a planned pod is bound, as planned or not."""
         state = self._state
-        placed = state.cluster.placed[uid]
-        if placed.column != column:
-            if gang.pods[uid].bound:
-                raise ValueError(
-                    f"PodBound: pod {uid!r} is bound to "
-                    f"{state.cluster.names[placed.column]!r} already"
-                )
-            state.cluster.remove(uid)
-            state.cluster.place(uid, column, placed.form, placed.demand)
-        gang.pods[uid].bound = True
-        whole = sum(member.bound for member in gang.pods.values())
-        if gang.phase is Phase.ADMITTED and whole == len(gang.pods):
-            gang.started = now
-            state.gangs.set_phase(gang, Phase.RUNNING)
-        state.touch(gang.tenant)
+        placed, member = state.cluster.placed[event.uid], gang.pods[event.uid]
+        if member.bound and placed.column == column:
+            return
+        if member.bound:
+            at = state.cluster.names[placed.column]
+            raise ValueError(f"PodBound: pod {event.uid!r} is bound to {at!r} already")
+        forms = self._forms_on(member.pod, column)
+        if gang.is_loose and forms and placed.form not in forms:
+            self._adopt(event, column, now)
+        else:
+            state.bind(gang, event.uid, column, now)
 
     def _adopt(self, event: PodBound, column: int, now: float) -> None:
         """Take note of a bound pod that no decision of this engine has placed."""
@@ -144,25 +141,22 @@ class Engine:
         known = state.gangs.by_pod.get(event.uid)
         pod = known.pods[event.uid].pod if known else event.pod
         assert pod is not None
-        form = self._form_on(pod, column, event.form)
+        form = event.form or next(iter(self._forms_on(pod, column)), None)
+        if form is None and known is not None:
+            form = known.planned  # the node changed after it was planned there
+        if form is None:
+            raise ValueError(
+                f"PodBound: node {event.node!r} offers nothing pod {pod.name} accepts"
+            )
         if pod.tenant not in state.tree.queues:
-            raise ValueError(f"PodBound: pod {pod.name}: unknown tenant {pod.tenant!r}")
-        if known is not None and known.phase is Phase.HELD:
-            state.withdraw(known, "bound elsewhere")
-        gang = state.gangs.detach(pod, now)
-        state.adopt(gang, event.uid, column, form, now)
+            state.shelter(pod.tenant)
+        state.adopt(pod, column, form, now)
 
-    def _form_on(self, pod: Pod, column: int, given: Form | None) -> Form:
-        if given is not None:
-            return given
+    def _forms_on(self, pod: Pod, column: int) -> tuple[Form, ...]:
+        """Forms the node offers and the pod accepts, preferred first."""
         node = self._state.cluster.nodes[column]
         assert node is not None
-        forms = pod.demand.forms(form for form, _ in node.offers)
-        if not forms:
-            raise ValueError(
-                f"PodBound: node {node.name!r} offers nothing pod {pod.name} accepts"
-            )
-        return forms[0]
+        return pod.demand.forms(form for form, _ in node.offers)
 
     # -- kube-scheduler's questions ------------------------------------------------
 
@@ -182,8 +176,8 @@ class Engine:
         if not self.policy.inline and pod.uid not in self._state.gangs.by_pod:
             return Filtered((), Reason.UNMARKED)
         gang = self._state.submit(pod, now)
-        gang.dormant = False
         if gang.phase is Phase.WAITING and self.policy.inline:
+            self._state.wake(gang, now)
             self._lane.decide_now(gang, now, {pod.uid: offered})
         elif self._must_move(gang, pod.uid, offered, len(nodes)):
             self._replan(gang, pod.uid, offered, now)
@@ -362,7 +356,7 @@ class Engine:
 
     def explain(self, uid: PodUid, now: float) -> Explanation | None:
         """Why the pod is where it is; None when it is unknown."""
-        return views.explain(self._state, self._lane, uid)
+        return views.explain(self._state, self._lane, uid, now)
 
     def tenants(self, now: float) -> tuple[TenantUse, ...]:
         """Who holds what: one row per queue and form, in quanta."""

@@ -25,14 +25,30 @@ def reason_for(state: State, gang: Gang) -> Reason:
 def _reason_to_wait(state: State, gang: Gang) -> Reason:
     if not state.is_tenant(gang.tenant):
         return Reason.UNKNOWN_TENANT
-    if not gang.is_whole:
+    if not gang.is_whole or _waits_for_core(state, gang):
         return Reason.GANG_INCOMPLETE
-    forms = state.forms_of(gang)
-    if not forms:
+    if not state.forms_of(gang):
         return Reason.UNKNOWN_CLASS
-    if not any(fits_empty(state.cluster, gang.members, form) for form in forms):
+    forms = _forms_that_hold(state, gang)
+    if not forms:
         return Reason.TOO_LARGE
+    if gang.dormant:
+        return Reason.NOT_STARTED
     return _reason_of_quota(state, gang, forms)
+
+
+def _waits_for_core(state: State, gang: Gang) -> bool:
+    core = state.gangs.by_id.get(gang.core) if gang.core else None
+    return core is not None and not core.takes_extras
+
+
+def _forms_that_hold(state: State, gang: Gang) -> tuple[Form, ...]:
+    """Forms of which the empty cluster has enough for the gang, preferred first."""
+    return tuple(
+        form
+        for form in state.forms_of(gang)
+        if fits_empty(state.cluster, gang.members, form)
+    )
 
 
 def _reason_of_quota(state: State, gang: Gang, forms: tuple[Form, ...]) -> Reason:
@@ -40,8 +56,6 @@ def _reason_of_quota(state: State, gang: Gang, forms: tuple[Form, ...]) -> Reaso
     within = [f for f in forms if gang.quanta(f) <= tree.room(tenant, f)]
     if not within:
         return Reason.LIMIT
-    if gang.core is not None and not state.is_eligible(gang):
-        return Reason.GANG_INCOMPLETE
     if gang.id in state.cover(tenant):
         return Reason.NO_ROOM
     if any(_is_lent_out(state, gang, form) for form in within):
@@ -52,19 +66,23 @@ def _reason_of_quota(state: State, gang: Gang, forms: tuple[Form, ...]) -> Reaso
 def _is_lent_out(state: State, gang: Gang, form: Form) -> bool:
     """Whether devices are idle that their owner does not lend."""
     need = gang.quanta(form)
-    row = state.cluster.rows[form]
-    idle = int(state.cluster.free[row].clip(0).sum()) * charge(form)
-    return state.tree.available(gang.tenant, form) < need <= idle
+    return state.tree.available(gang.tenant, form) < need <= _idle(state, form)
 
 
-def explain(state: State, lane: Lane, uid: PodUid) -> Explanation | None:
+def _idle(state: State, form: Form) -> int:
+    """Quanta of whole devices that nobody holds or is promised."""
+    cluster = state.cluster
+    free = cluster.free[cluster.rows[form]][cluster.ready]
+    return int(free.clip(0).sum()) * charge(form)
+
+
+def explain(state: State, lane: Lane, uid: PodUid, now: float) -> Explanation | None:
     """Explain one pod; None when it is unknown."""
     gang = state.gangs.by_pod.get(uid)
     if gang is None:
         return None
     reason = reason_for(state, gang)
     placed = state.cluster.placed.get(uid)
-    waits = gang.phase is Phase.WAITING
     reclaim = state.reclaims.get(gang.id)
     return Explanation(
         uid=uid,
@@ -73,10 +91,10 @@ def explain(state: State, lane: Lane, uid: PodUid) -> Explanation | None:
         gang=gang.id,
         workload_class=gang.workload_class,
         reason=reason,
-        detail=_detail(state, gang, reason),
+        detail=_detail(state, gang, reason, now),
         node=state.cluster.names[placed.column] if placed else None,
         covered=_covered(state, gang),
-        position=_position(lane, gang) if waits else None,
+        position=_position(state, lane, gang),
         blockers=reclaim.names if reclaim else (),
     )
 
@@ -87,35 +105,107 @@ def _covered(state: State, gang: Gang) -> bool | None:
     return gang.id in state.cover(gang.tenant)
 
 
-def _position(lane: Lane, gang: Gang) -> int | None:
-    order = [other.id for other in lane.order()]
-    return order.index(gang.id) + 1 if gang.id in order else None
+def _position(state: State, lane: Lane, gang: Gang) -> int | None:
+    if gang.phase not in (Phase.WAITING, Phase.HELD):
+        return None
+    return _in_line(state, lane).index(gang) + 1
 
 
-def _detail(state: State, gang: Gang, reason: Reason) -> str:
+def _in_line(state: State, lane: Lane) -> list[Gang]:
+    """Gangs that wait: for their victims, to be decided, and who cannot be decided."""
+    held = [state.gangs.by_id[name] for name in sorted(state.reclaims)]
+    ordered = lane.order()
+    known = {gang.id for gang in ordered}
+    rest = [g for g in state.gangs.waiting.values() if g.id not in known]
+    rest.sort(key=lambda gang: (gang.submitted, gang.id))
+    return [*held, *ordered, *rest]
+
+
+def _detail(state: State, gang: Gang, reason: Reason, now: float) -> str:
     """Put the numbers behind the reason into one sentence."""
     if reason is Reason.UNKNOWN_TENANT:
+        inner = gang.tenant in state.tree.queues and gang.tenant not in state.orphans
+        if inner:
+            return f"{gang.tenant} has tenants below it, and takes no pods itself"
         return f"no tenant is named {gang.tenant}"
     if reason is Reason.GANG_INCOMPLETE:
+        if gang.core is not None:
+            return f"starts once {gang.core} runs"
         return f"{len(gang.pods)} of {gang.min_member} members are here"
+    if reason is Reason.NOT_STARTED:
+        return _rest(state, gang, now)
     if reason is Reason.RECLAIMING:
-        victims = ", ".join(state.reclaims[gang.id].names)
-        return f"waiting for {victims} to leave"
-    forms = (gang.form,) if gang.form else state.forms_of(gang)
-    if not forms:
+        return _wait_for_victims(state, gang, now)
+    if reason is Reason.TERMINATING:
+        return _leave(state, gang, now)
+    if reason is Reason.UNKNOWN_CLASS:
         classes = sorted({c for m in gang.pods.values() for c in m.pod.demand.classes})
         return f"asked for {', '.join(classes) or 'any class'}"
-    return _numbers(state, gang, forms[0])
+    return _numbers(state, gang, reason)
 
 
-def _numbers(state: State, gang: Gang, form: Form) -> str:
-    need = f"needs {amount(gang.quanta(form), form)} of {class_of(form)}"
-    if gang.tenant not in state.tree.queues:
-        return need
-    used = amount(state.tree.used(gang.tenant, form), form)
-    owned = amount(state.tree.guarantee(gang.tenant, form), form)
-    text = f"{need}; {gang.tenant} uses {used}, guaranteed {owned}"
-    ceiling = state.tree.ceiling(gang.tenant, form)
+def _rest(state: State, gang: Gang, now: float) -> str:
+    left = max(0.0, gang.deadline - now)
+    if not state.policy.inline:
+        return f"is tried again in {left:.0f} s"
+    soonest = f", in {left:.0f} s at the earliest" if left else ""
+    return f"is decided again when it is asked for{soonest}"
+
+
+def _wait_for_victims(state: State, gang: Gang, now: float) -> str:
+    reclaim, policy = state.reclaims[gang.id], state.policy
+    last = reclaim.deadline + policy.eviction_grace_s + policy.margin_s
+    victims = ", ".join(reclaim.names)
+    return f"waiting for {victims} to leave, for {max(0.0, last - now):.0f} s at most"
+
+
+def _leave(state: State, gang: Gang, now: float) -> str:
+    if gang.overdue:
+        left = max(0.0, gang.deadline - now)
+        return f"should have left by now, and is evicted again in {left:.0f} s"
+    reclaims = [r for _, r in sorted(state.reclaims.items()) if gang in r.victims]
+    takers = ", ".join(reclaim.beneficiary for reclaim in reclaims)
+    if not takers:
+        return "is being stopped"
+    if not any(member.asked for member in gang.pods.values()):
+        return f"makes room for {takers}"
+    left = max(0.0, min(reclaim.deadline for reclaim in reclaims) - now)
+    return f"makes room for {takers}; has {left:.0f} s left to save its work"
+
+
+def _numbers(state: State, gang: Gang, reason: Reason) -> str:
+    forms = _forms_that_hold(state, gang) or state.forms_of(gang)
+    form = gang.form or state.cover(gang.tenant).get(gang.id) or forms[0]
+    verb = "holds" if gang.phase.is_charged else "needs"
+    text = f"{verb} {amount(gang.quanta(form), form)} of {class_of(form)}"
+    if reason is Reason.TOO_LARGE:
+        there = state.cluster.capacity().get(form, 0)
+        return f"{text}; the whole cluster has {amount(there, form)}"
+    text = f"{text}; {_account(state, _who_binds(state, gang, form), form)}"
+    if reason not in (Reason.NO_ROOM, Reason.LENT_OUT):
+        return text
+    text = f"{text}; {amount(_idle(state, form), form)} idle"
+    if reason is Reason.NO_ROOM:
+        return text
+    lent = max(0, state.tree.available(gang.tenant, form))
+    return f"{text}, {amount(lent, form)} of it lent"
+
+
+def _who_binds(state: State, gang: Gang, form: Form) -> TenantName:
+    """Return the queue whose ceiling a waiting gang meets, else its tenant."""
+    if gang.phase is Phase.WAITING:
+        for queue in state.tree.path(gang.tenant):
+            left = state.tree.ceiling(queue, form) - state.tree.used(queue, form)
+            if gang.quanta(form) > left:
+                return queue
+    return gang.tenant
+
+
+def _account(state: State, queue: TenantName, form: Form) -> str:
+    used = amount(state.tree.used(queue, form), form)
+    owned = amount(state.tree.guarantee(queue, form), form)
+    text = f"{queue} uses {used}, guaranteed {owned}"
+    ceiling = state.tree.ceiling(queue, form)
     return text if ceiling == UNLIMITED else f"{text}, limit {amount(ceiling, form)}"
 
 
@@ -170,15 +260,10 @@ def _leaving(state: State, name: TenantName, form: Form) -> int:
 
 
 def queue(state: State, lane: Lane) -> tuple[QueueEntry, ...]:
-    """List waiting gangs in decision order, then those that cannot be decided yet."""
-    ordered = lane.order()
-    known = {gang.id for gang in ordered}
-    rest = [g for g in state.gangs.waiting.values() if g.id not in known]
-    rest.sort(key=lambda gang: (gang.submitted, gang.id))
-    held = [state.gangs.by_id[name] for name in sorted(state.reclaims)]
+    """List gangs that wait, in decision order; last those not to be decided yet."""
     return tuple(
         _entry(state, gang, position)
-        for position, gang in enumerate([*held, *ordered, *rest], start=1)
+        for position, gang in enumerate(_in_line(state, lane), start=1)
     )
 
 

@@ -7,8 +7,9 @@ A gang's life::
     HELD | ADMITTED -> WAITING           hold or admission given up
     ADMITTED | RUNNING -> LEAVING -> (gone)   evicted
 
-Members above ``minMember`` come and go singly: each is a gang of its own that
-remembers its core. A gang that is leaving takes no new members; its re-created pods
+Members above ``minMember`` are *extras* and come and go singly: each is a gang of its
+own that remembers its core. While the core lacks members, an extra that is bound
+becomes one of them. A gang that is leaving takes no new members; its re-created pods
 form a new one.
 """
 
@@ -21,6 +22,8 @@ from scheduler.core.fairness import Standing
 from scheduler.core.gpu import Form
 from scheduler.core.placement import Member
 from scheduler.core.workload import GangId, Pod, PodUid, TenantName, WorkloadClass
+
+NEVER = float("inf")
 
 
 class Phase(Enum):
@@ -60,12 +63,15 @@ class Gang:
         "core",
         "deadline",
         "dormant",
+        "failures",
         "form",
         "id",
         "leaves_for",
         "min_member",
         "options",
+        "overdue",
         "phase",
+        "planned",
         "pods",
         "priority",
         "seat",
@@ -90,10 +96,13 @@ class Gang:
         self.pods: dict[PodUid, Joined] = {pod.uid: Joined(pod)}
         self.phase = Phase.WAITING
         self.form: Form | None = None
+        self.planned: Form | None = None  # the form it held last
         self.started = now
-        self.deadline = 0.0
-        self.dormant = False
+        self.deadline = 0.0  # admitted: bound by; leaving: gone by; dormant: until
+        self.dormant = False  # did not start in time, and rests
+        self.failures = 0  # starts in a row that came to nothing
         self.leaves_for: GangId | None = None  # the beneficiary it was told to go for
+        self.overdue = False  # was told to go, and is still here after its time
         self.seat: Standing | None = None  # as it runs; forgotten when it changes
         self.options: tuple[int, tuple[Form, ...]] | None = None  # by state epoch
         self.wish: Standing | None = None  # as it waits for its options
@@ -119,15 +128,27 @@ class Gang:
         """Time a restart of the gang loses, seconds."""
         return max((m.pod.restart_cost_s for m in self.pods.values()), default=0.0)
 
+    @property
+    def takes_extras(self) -> bool:
+        """Whether extras may start: it runs, or has started and lacks members."""
+        begun = self.phase is Phase.ADMITTED and not self.is_whole
+        return begun or self.phase is Phase.RUNNING
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether it holds a plan that no member is bound to."""
+        if self.phase is Phase.ADMITTED:
+            return not any(member.bound for member in self.pods.values())
+        return self.phase is Phase.HELD
+
     def quanta(self, form: Form) -> int:
         """Quanta the gang is charged on `form`."""
         return sum(member.pod.demand.charge(form) for member in self.pods.values())
 
     def forms(self, offered: Iterable[Form]) -> tuple[Form, ...]:
-        """Forms that every member accepts, in the order of the first member."""
-        demands = {m.pod.demand for m in self.pods.values()}
-        options = [d.forms(offered) for d in sorted(demands, key=repr)]
-        first, rest = options[0], options[1:]
+        """Forms that every member accepts, in the order of the first one by UID."""
+        demands = dict.fromkeys(demand for _, demand in self.members)
+        first, *rest = (demand.forms(offered) for demand in demands)
         return tuple(form for form in first if all(form in other for other in rest))
 
     def saved_at(self, now: float) -> float:
@@ -136,7 +157,7 @@ class Gang:
 
     def _saved(self, member: Joined, now: float) -> float:
         interval = member.pod.checkpoint_interval_s
-        last = self.started if member.saved is None else member.saved
+        last = self.started if member.saved is None else max(self.started, member.saved)
         if interval and now > last:
             last += (now - last) // interval * interval
         return last
@@ -183,7 +204,7 @@ class Gang:
 
 
 class Gangs:
-    """All gangs, found by id, by pod and by tenant."""
+    """All gangs, found by id, by pod, by tenant and by phase."""
 
     def __init__(self) -> None:
         self.by_id: dict[GangId, Gang] = {}
@@ -191,6 +212,7 @@ class Gangs:
         self.by_tenant: dict[TenantName, dict[GangId, Gang]] = {}
         self.by_phase: dict[Phase, dict[GangId, Gang]] = {p: {} for p in Phase}
         self._open: dict[GangId, Gang] = {}
+        self._extras: dict[GangId, dict[GangId, Gang]] = {}
         self._waiting: dict[TenantName, dict[GangId, Gang]] = {}
         self._seated: dict[TenantName, list[Standing]] = {}
         self._unseated: dict[TenantName, dict[GangId, Gang]] = {}
@@ -205,29 +227,32 @@ class Gangs:
         """
         gang = self._open.get(pod.gang_id)
         if gang is None:
-            return self._found(self._fresh_id(pod.gang_id), pod, now, None)
-        _check_same(gang, pod)
-        if gang.phase is Phase.WAITING and len(gang.pods) < gang.min_member:
-            gang.pods[pod.uid] = Joined(pod)
-            self._forget(gang)
-            self.by_pod[pod.uid] = gang
+            return self._found(pod.gang_id, pod, now, None)
+        wrong = _contradiction(gang, pod)
+        if wrong:
+            raise ValueError(wrong)
+        if gang.phase is Phase.WAITING and not gang.is_whole:
+            self._join(gang, Joined(pod))
             return gang
         return self._found(GangId(f"{gang.id}#{pod.uid}"), pod, now, gang.id)
 
-    def detach(self, pod: Pod, now: float) -> Gang:
-        """Make a pod that runs without its gang a gang of its own."""
-        gang = self.by_pod.get(pod.uid)
-        if gang is not None:
-            if len(gang.pods) == 1:
-                return gang
-            self.remove_pod(pod.uid)
-        core = pod.gang_id if pod.gang else None
-        return self._found(GangId(f"{pod.gang_id}#{pod.uid}"), pod, now, core)
+    def add_bound(self, pod: Pod, now: float) -> Gang:
+        """Let a pod in that runs already; one that contradicts its gang stays alone."""
+        gang = self._open.get(pod.gang_id)
+        if gang is not None and _contradiction(gang, pod):
+            return self._found(GangId(f"{gang.id}#{pod.uid}"), pod, now, None)
+        return self.add_pod(pod, now)
 
-    def remove_pod(self, uid: PodUid) -> Gang:
-        """Forget a pod; a gang without pods is forgotten too."""
+    def merge(self, extra: Gang, core: Gang) -> None:
+        """Make an extra a member of its core; both hold devices of one form."""
+        for uid, member in list(extra.pods.items()):
+            self.remove_pod(uid)
+            self._join(core, member)
+
+    def remove_pod(self, uid: PodUid) -> Joined:
+        """Forget a pod and return it; a gang without pods is forgotten too."""
         gang = self.by_pod.pop(uid)
-        del gang.pods[uid]
+        member = gang.pods.pop(uid)
         self._forget(gang)
         if not gang.pods:
             self.close(gang)
@@ -235,7 +260,9 @@ class Gangs:
             del self.by_tenant[gang.tenant][gang.id]
             del self.by_phase[gang.phase][gang.id]
             self._waiting.get(gang.tenant, {}).pop(gang.id, None)
-        return gang
+            if gang.core is not None:
+                del self._extras[gang.core][gang.id]
+        return member
 
     def set_phase(self, gang: Gang, phase: Phase) -> None:
         """Move a gang on in its life."""
@@ -251,6 +278,8 @@ class Gangs:
             waiting.pop(gang.id, None)
         if phase is Phase.LEAVING:
             self.close(gang)
+        elif gang.core is None:
+            self._open.setdefault(gang.base, gang)  # a spared one takes members again
 
     @property
     def waiting(self) -> dict[GangId, Gang]:
@@ -296,23 +325,26 @@ class Gangs:
             del self._open[gang.base]
 
     def extras(self, gang: Gang) -> list[Gang]:
-        """Gangs of single members above ``minMember`` of this one, by id."""
-        mine = self.by_tenant.get(gang.tenant, {})
-        return sorted(
-            (g for g in mine.values() if g.core == gang.id), key=lambda g: g.id
-        )
+        """Return the gangs of single members above ``minMember``, oldest first."""
+        mine = self._extras.get(gang.id, {}).values()
+        return sorted(mine, key=lambda extra: (extra.submitted, extra.id))
 
-    def _found(
-        self, gang_id: GangId, pod: Pod, now: float, core: GangId | None
-    ) -> Gang:
-        gang = Gang(gang_id, pod, now, core)
-        self.by_id[gang_id] = gang
+    def _join(self, gang: Gang, member: Joined) -> None:
+        gang.pods[member.pod.uid] = member
+        self.by_pod[member.pod.uid] = gang
+        self._forget(gang)
+
+    def _found(self, name: GangId, pod: Pod, now: float, core: GangId | None) -> Gang:
+        gang = Gang(self._fresh_id(name), pod, now, core)
+        self.by_id[gang.id] = gang
         self.by_pod[pod.uid] = gang
-        self.by_tenant.setdefault(gang.tenant, {})[gang_id] = gang
-        self.by_phase[gang.phase][gang_id] = gang
-        self._waiting.setdefault(gang.tenant, {})[gang_id] = gang
+        self.by_tenant.setdefault(gang.tenant, {})[gang.id] = gang
+        self.by_phase[gang.phase][gang.id] = gang
+        self._waiting.setdefault(gang.tenant, {})[gang.id] = gang
         if core is None:
-            self._open[pod.gang_id] = gang
+            self._open.setdefault(gang.base, gang)
+        else:
+            self._extras.setdefault(core, {})[gang.id] = gang
         return gang
 
     def _fresh_id(self, base: GangId) -> GangId:
@@ -327,14 +359,17 @@ def _rank(standing: Standing) -> tuple[int, int, bool, float, str]:
     return standing.rank
 
 
-def _check_same(gang: Gang, pod: Pod) -> None:
+def _contradiction(gang: Gang, pod: Pod) -> str:
+    """Say what keeps the pod from being of that gang; empty if nothing does."""
     for field, theirs, ours in (
+        ("tenant", gang.tenant, pod.tenant),
         ("workload_class", gang.workload_class.label, pod.workload_class.label),
         ("priority", gang.priority, pod.priority),
         ("min_member", gang.min_member, pod.min_member),
     ):
         if theirs != ours:
-            raise ValueError(
+            return (
                 f"pod {pod.name}: {field} {ours!r} differs from {theirs!r} of its "
                 f"gang {pod.gang!r}"
             )
+    return ""

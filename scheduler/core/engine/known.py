@@ -175,7 +175,7 @@ class Known:
             return False
         if gang.core is not None:
             core = self.gangs.by_id.get(gang.core)
-            if core is not None and core.phase not in (Phase.ADMITTED, Phase.RUNNING):
+            if core is not None and not core.takes_extras:
                 return False
         return bool(self.possible_forms(gang))
 

@@ -1,6 +1,7 @@
 """Lane 1: the cycle that decides, every time something changed.
 
-1. give up admissions and holds whose time is over;
+1. give up admissions whose time is over, wake who has rested long enough, evict again
+   who should be gone;
 2. move reclaims on: evict whose notice is over, start whose victims have left;
 3. order the waiting gangs: covered by class, inference burst, other burst; each part
    by the share its tenant would reach;
@@ -23,7 +24,7 @@ from scheduler.core.allocator import (
     place_ask,
 )
 from scheduler.core.cluster import Mask
-from scheduler.core.engine.gangs import Gang, Phase
+from scheduler.core.engine.gangs import NEVER, Gang, Phase
 from scheduler.core.engine.known import Reclaim
 from scheduler.core.engine.state import State
 from scheduler.core.gpu import Form
@@ -37,7 +38,6 @@ from scheduler.core.reclaim import (
 from scheduler.core.workload import GangId, PodUid, TenantName, WorkloadClass
 
 SHARE_SCALE = 1 << 20
-NEVER = float("inf")
 
 
 class Lane:
@@ -62,42 +62,35 @@ class Lane:
     # -- 1, 2: time ------------------------------------------------------------
 
     def _expire(self, now: float) -> None:
-        for gang in self._in_phase(Phase.ADMITTED):
-            if now < gang.deadline:
-                continue
-            bound = [uid for uid, m in gang.pods.items() if m.bound]
-            if bound:
-                self._roll_back(gang, now)
-            else:
-                gang.dormant = self.state.policy.inline
-                self.state.withdraw(gang, "nobody bound it in time")
-
-    def _roll_back(self, gang: Gang, now: float) -> None:
-        """Stop a gang that started in part as a whole (GANG).
-
-        Members that never started wait again, in a gang that their re-created
-        fellows will join.
-        """
         state = self.state
-        loose = [m.pod for _, m in sorted(gang.pods.items()) if not m.bound]
-        for pod in loose:
-            state.cluster.remove(pod.uid)
-        state.evict(gang, "its gang did not start whole in time")
-        for pod in loose:
-            state.gangs.remove_pod(pod.uid)
-            state.submit(pod, now)
+        for gang in self._in_phase(Phase.ADMITTED):
+            if gang.phase is Phase.ADMITTED and now >= gang.deadline:
+                state.give_up(gang, now)
+        for gang in self._in_phase(Phase.LEAVING):
+            if now >= gang.deadline:
+                state.remind(gang, now)
+        for gang in self._resting():
+            state.wake(gang, now)
+
+    def _resting(self) -> list[Gang]:
+        """Gangs that will be tried again by themselves; inline, somebody must ask."""
+        if self.state.policy.inline:
+            return []
+        return [gang for gang in self._in_phase(Phase.WAITING) if gang.dormant]
 
     def _move_reclaims(self, now: float) -> None:
         state = self.state
-        for gang_id in sorted(state.reclaims):
-            reclaim = state.reclaims.get(gang_id)
+        for name in sorted(state.reclaims):
+            reclaim = state.reclaims.get(name)
             if reclaim is None:
-                continue
-            if self._has_covered_victim(reclaim):
-                beneficiary = state.gangs.by_id[gang_id]
-                state.withdraw(beneficiary, "its victim is covered meanwhile")
-            elif not self._press_all(reclaim, now):
-                state.seat_held(state.gangs.by_id[gang_id], now)
+                continue  # given up because of one before it
+            gang = state.gangs.by_id[name]
+            if not reclaim.present:
+                state.seat_held(gang, now)
+            elif self._has_covered_victim(reclaim):
+                state.withdraw(gang, "its victim is covered meanwhile", now)
+            else:
+                self._press_all(reclaim, now)
 
     def _has_covered_victim(self, reclaim: Reclaim) -> bool:
         """Whether a victim of another tenant would be covered by now (PROTECTED).
@@ -112,16 +105,15 @@ class Lane:
             for victim in reclaim.present
         )
 
-    def _press_all(self, reclaim: Reclaim, now: float) -> int:
-        """Evict victims that are ready or out of time; return how many are here."""
+    def _press_all(self, reclaim: Reclaim, now: float) -> None:
+        """Evict the victims that are ready or out of time."""
         for victim in reclaim.present:
             self._press(victim, reclaim, now)
-        return len(reclaim.present)
 
     def _press(self, victim: Gang, reclaim: Reclaim, now: float) -> None:
         waiting = [m for m in victim.pods.values() if m.asked]
         if not waiting or now >= reclaim.deadline:
-            self.state.evict(victim, "reclaimed", reclaim.beneficiary)
+            self.state.evict(victim, "reclaimed", now, reclaim.beneficiary)
 
     def _in_phase(self, phase: Phase) -> list[Gang]:
         return list(self.state.gangs.by_phase[phase].values())
@@ -187,6 +179,8 @@ class Lane:
         self.state.look_anew()
         failed: set[tuple[object, ...]] = set()
         for gang in self.order():
+            if self.state.gangs.waiting.get(gang.id) is not gang:
+                continue  # an extra that a decision before it has regrouped
             ask = self.ask(gang)
             shape = self._shape(gang, ask)
             if shape in failed:
@@ -233,7 +227,10 @@ class Lane:
             return False
         if not state.is_eligible(gang):
             return False
-        if not may_charge(state.tree, self.ask(gang), admission.form):
+        ask = self.ask(gang)
+        if admission.form not in ask.forms:
+            return False
+        if not may_charge(state.tree, ask, admission.form):
             return False
         with state.cluster.trial():
             for a in admission.assignments:
@@ -276,7 +273,7 @@ class Lane:
         """Find gangs on the taker's form that some rule might let go for it."""
         state, form = self.state, taker.form
         for other in state.gangs.by_phase[Phase.LEAVING].values():
-            if other.form == form:
+            if other.form == form and not other.overdue:
                 yield other
         for other in state.gangs.running_of(gang.tenant):
             if other.form == form and _outranks(gang, other):
@@ -301,6 +298,8 @@ class Lane:
         """Earliest time at which the cycle would act although nothing happens."""
         times = [r.deadline for r in self.state.reclaims.values() if self._presses(r)]
         times.extend(gang.deadline for gang in self._in_phase(Phase.ADMITTED))
+        times.extend(gang.deadline for gang in self._in_phase(Phase.LEAVING))
+        times.extend(gang.deadline for gang in self._resting())
         times.append(self.look_again)
         return None if min(times) == NEVER else min(times)
 
@@ -312,21 +311,19 @@ class Lane:
             for member in victim.pods.values()
         )
 
-    def decide_now(
-        self, gang: Gang, now: float, allowed: dict[PodUid, Mask]
-    ) -> GangId | None:
-        """Decide one gang at once (inline mode); None when it has to wait."""
+    def decide_now(self, gang: Gang, now: float, allowed: dict[PodUid, Mask]) -> None:
+        """Decide one gang at once, if it may be decided (inline mode)."""
         state = self.state
         if not state.is_eligible(gang):
-            return None
+            return
         ask = self.ask(gang)
         with state.cluster.trial():
             admission = place_ask(state.cluster, state.tree, ask, allowed)
-        if admission is not None:
+        if admission is None:
+            self.reclaim(gang, ask, now, allowed)
+        else:
+            assert self._still_holds(gang, admission), f"{gang.id}: not legal"
             state.admit(gang, admission, now)
-            return gang.id
-        self.reclaim(gang, ask, now, allowed)
-        return None
 
 
 def _outranks(gang: Gang, other: Gang) -> bool:

@@ -135,9 +135,9 @@ class Explanation:
     covered
         Whether the guarantee pays for it; None where nobody can say yet.
     position
-        Place among the waiting gangs, 1 first; None when it does not wait.
+        Place in the queue, 1 first; None when it does not wait.
     blockers
-        Gangs whose leaving it waits for.
+        Gangs it waits for, which have been told to leave.
     """
 
     uid: PodUid
