@@ -353,12 +353,12 @@ class Cluster:
         return self._next_slot + 1
 
     def room(self) -> "Cluster":
-        """Return a copy of the columns without the names of what is placed.
+        """Return a copy of the columns, without the nodes and what is placed on them.
 
         It answers where something fits, and is small enough to ship to another process.
         """
         copy = Cluster()
-        copy.names, copy.nodes = list(self.names), list(self.nodes)
+        copy.names = list(self.names)
         copy.index, copy.rows = dict(self.index), dict(self.rows)
         copy.total, copy.free = self.total.copy(), self.free.copy()
         copy.open, copy.ready = self.open.copy(), self.ready.copy()
