@@ -355,7 +355,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     options = parser.parse_args()
-    rounds = 100 if options.quick else 1000
+    rounds = 100 if options.quick else 500
     os.sched_setaffinity(0, {max(CORES)})
     samples: Samples = {}
     measure_echo(rounds, samples)
