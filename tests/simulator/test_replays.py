@@ -18,6 +18,7 @@ from simulator.simulation import (
     Kubelet,
     Record,
     Scheduler,
+    Started,
     Withdrawn,
     simulate,
 )
@@ -119,6 +120,47 @@ def test_the_engine_keeps_its_promises_in_every_replay(given: Trace) -> None:
     found = audit(given, log, policy.reclaim_bound_s)
     assert [episode for episode in found.episodes if episode.violation_s] == []
     assert found.broken == []
+
+
+MIXED = """\
+nodes:
+- {name: 'cut-{i}', count: 2, gpuClass: h100-80gb, gpus: 8,
+   mig: [{gpus: 2, slices: {1g.10gb: 7}}], cpu: 64}
+- {name: 'a10-{i}', count: 2, gpuClass: a10-24gb, gpus: 4, sharedReplicas: 4}
+tenants:
+- {name: a, guarantee: {h100-80gb: 6, h100-80gb/1g.10gb: 14}}
+- {name: b, guarantee: {h100-80gb: 6, a10-24gb/shared-4: 16}}
+"""
+ASKS = """\
+[jobs]
+id,tenant,class,submit_s,duration_s,gpus,pods,gpu_classes,profile,gpu_milli,cpu_milli
+whole,a,training,0,900,6,2,h100-80gb,,,1000
+slices,b,training,0,900,7,4,,1g.10gb,,
+mine,a,inference,300,300,7,2,h100-80gb,1g.10gb,,
+shared,b,inference,0,300,4,4,a10-24gb/shared-4,,,
+half,b,batch,0,300,,2,h100-80gb,,500,
+back,b,inference,400,300,6,1,h100-80gb,,,
+"""
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_slices_replicas_and_fractions_are_replayed_like_gpus(
+    policy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "cluster.yaml").write_text(MIXED)
+    (tmp_path / "jobs.csv").write_text(ASKS)
+    spec = (f"normal:{tmp_path}/jobs.csv",)
+    given = Source(spec, tmp_path / "cluster.yaml", None, (), 0).read(RowErrors())
+    log = simulate(given, POLICIES[policy](given), seed=0)
+    started = {record.job for record in log if isinstance(record, Started)}
+    walls = {"whole", "slices"}  # more than their tenants' partitions
+    assert started == {job.id for job in given.jobs} - (
+        walls if policy == "static" else set()
+    )
+    bound = Policy(inline=False).reclaim_bound_s
+    found = audit(given, log, bound)
+    late = sum(episode.violation_s for episode in found.episodes)
+    assert (late > 0) == (policy == "fifo")
 
 
 def test_the_demo_tells_its_story() -> None:

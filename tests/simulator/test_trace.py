@@ -172,7 +172,9 @@ def members(draw: st.DrawFn) -> tuple[Demand, ...]:
         "cpu_milli": draw(amount),
         "memory_mib": draw(amount),
     }
-    if not any("/" in name for name in other["classes"]) and draw(st.booleans()):
+    if draw(st.booleans()):
+        other["profile"] = draw(st.sampled_from(["1g.10gb", "3g.40gb+me"]))
+    elif not any("/" in name for name in other["classes"]) and draw(st.booleans()):
         milli = draw(st.integers(1, 999))
         return (Demand(count=1, fraction=milli * QUANTA_PER_MILLI, **other),) * pods
     return (Demand(count=gpus, **other),) * (pods - 1) + (Demand(count=last, **other),)
