@@ -106,12 +106,13 @@ class Desk:
     # -- questions -----------------------------------------------------------------
 
     def filter(self, pod: Pod | str, *nodes: str) -> Filtered:
-        """Ask where a pod may go."""
+        """Ask where a pod may go; a cycle follows, as it does live."""
         asked = self.pods[pod] if isinstance(pod, str) else pod
         self.pods[asked.uid] = asked
         names = [NodeName(node) for node in nodes]
         answer = self.engine.filter(asked, names, self.now)
         self.engine.check_invariants()
+        self.cycle()
         return answer
 
     def preempt(self, name: str, *nodes: str) -> Preemption:

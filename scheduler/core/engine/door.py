@@ -256,6 +256,8 @@ class Engine:
     def score(self, pod: Pod, nodes: Sequence[NodeName], now: float) -> tuple[int, ...]:
         """Rate nodes 0..10, the best highest; a planned node beats all others.
 
+        Rated is the form the pod likes best of those that have room somewhere.
+
         Raises
         ------
         ValueError
@@ -267,10 +269,11 @@ class Engine:
         if placed is not None:
             planned = columns == placed.column
             return tuple(np.where(planned, MAX_SCORE, 0).tolist())
-        forms = pod.demand.forms(state.cluster.forms())
-        if not forms:
-            return (0,) * len(nodes)
-        return node_scores(state.cluster, pod.demand, forms[0], columns)
+        for form in pod.demand.forms(state.cluster.forms()):
+            scores = node_scores(state.cluster, pod.demand, form, columns)
+            if any(scores):
+                return scores
+        return (0,) * len(nodes)
 
     def preempt(
         self, pod: Pod, offers: Mapping[NodeName, Sequence[PodUid]], now: float

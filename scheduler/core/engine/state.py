@@ -330,6 +330,7 @@ class State(Known):
         A tenant that is gone while its pods hold devices keeps a queue without
         guarantee, so that all it holds is burst.
         """
+        QuotaTree(queues)  # refuses what is wrong with them, whoever is added below
         gangs = self.gangs.by_id.values()
         holders = {gang.tenant for gang in gangs if gang.phase is not Phase.WAITING}
         orphans = sorted(holders - {queue.name for queue in queues})
