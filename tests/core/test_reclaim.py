@@ -634,6 +634,19 @@ def test_covered_neighbours_are_left_alone() -> None:
     assert scene.victims(taker(3, covered=True)) is None
 
 
+def test_own_covered_work_makes_way_last() -> None:
+    """Burst goes first, however dear: covered demand would only change its name."""
+    scene = Scene()
+    scene.run("own", 4, owner="a", kind=BATCH)
+    scene.run("burst", 4, saved=LONG_AGO)
+    scene.covers["a"] = ["taker", "own"]
+    mine = taker(4, kind=INFERENCE, covered=True)
+    assert scene.victims(mine) == ("burst",)
+    scene.covers["b"] = ["burst"]
+    assert scene.victims(mine) == ("own",)
+    assert scene.victims(taker(4, kind=BATCH, covered=True)) is None
+
+
 def test_room_that_is_on_its_way_is_waited_for() -> None:
     """Who leaves anyway costs nothing; nobody else is evicted for the same room."""
     scene = Scene()
