@@ -21,9 +21,10 @@ the taker is placed in the room that this frees. Each exchange lowers, in this o
 with frozen inputs they come to an end.
 
 The search is greedy: victims in order until the taker can be placed, then *add back*,
-dearest first, everyone whose room turned out not to be needed. Two orders are tried,
-the cheapest first and by cost per device that the taker can use; for a single pod each
-node by itself, the most promising first. The cheapest answer wins.
+dearest first, everyone whose room turned out not to be needed. Orders that are tried:
+the cheapest first, by cost per device that the taker can use, and for a gang node after
+node; for a single pod each node by itself, the most promising first. The cheapest
+answer wins.
 
 Lost work is the cost: quanta x (time since the last checkpoint + restart time) x value
 of the class, plus a fixed amount per gang and a penalty for one freshly started.
@@ -31,11 +32,12 @@ of the class, plus a fixed amount per gang and a penalty for one freshly started
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from scheduler.core.cluster import Cluster, Mask, Placed
 from scheduler.core.gpu import QUANTA_PER_GPU, Form, charge, class_of, value_weight
 from scheduler.core.placement import Member, place_gang
-from scheduler.core.quota import QuotaTree
+from scheduler.core.quota import UNLIMITED, QuotaTree
 from scheduler.core.workload import GangId, PodUid, TenantName, WorkloadClass
 
 FIXED_COST_S = 30
@@ -352,43 +354,57 @@ class _Search:
 
     def run_by_node(self, priced: Priced) -> list[Exchange]:
         """Search node by node, the most promising first, until none can be cheaper."""
+        found: list[Exchange] = []
+        for bound, group in self._nodes(priced):
+            if found and bound >= min(answer.cost for answer in found):
+                break
+            found.extend(self.run_all(group))
+        return found
+
+    def run_all(self, priced: Priced) -> Iterator[Exchange]:
+        """Try the orders of the theory; yield what is found."""
+        cheapest = sorted(priced, key=lambda p: (p[0], p[1].gang))
+        most = self.taker.quanta
+        useful = sorted(cheapest, key=lambda p: p[0] * most // min(p[1].quanta, most))
+        orders = [cheapest] if useful == cheapest else [cheapest, useful]
+        if len(self.taker.members) > 1:
+            nodes = chain.from_iterable(group for _, group in self._nodes(cheapest))
+            orders.append(list({pair[1].gang: pair for pair in nodes}.values()))
+        for ranked in orders:
+            found = self.run(ranked)
+            if found is None:
+                return  # all who may leave have left: no order will help
+            yield found
+
+    def _nodes(self, priced: Priced) -> list[tuple[int, Priced]]:
+        """Group candidates by the nodes they sit on, the most promising node first.
+
+        Each comes with a cost below which its candidates cannot make room there for
+        the largest member.
+        """
         groups: dict[int, list[tuple[int, Holding]]] = {}
         for pair in priced:
             for column in {self.cluster.placed[uid].column for uid in pair[1].pods}:
                 groups.setdefault(column, []).append(pair)
         bounds = sorted((self._bound(n, group), n) for n, group in groups.items())
-        found: list[Exchange] = []
-        for bound, column in bounds:
-            if found and bound >= min(answer.cost for answer in found):
-                break
-            found.extend(self.run_all(groups[column]))
-        return found
+        return [(bound, groups[column]) for bound, column in bounds]
 
     def _bound(self, column: int, priced: Priced) -> int:
-        """Return a cost below which these candidates cannot make room on the node.
+        """Bound the cost of one node: they may be evicted in part, cheapest first.
 
-        They may be evicted in part here, the cheapest per device first, and each pod
-        counts as the whole device that its leaving may free.
+        Each pod counts as the whole device that its leaving may free.
         """
-        device = charge(self.taker.form)
-        free = int(self.cluster.free[self.cluster.rows[self.taker.form], column])
-        need, cost = max(0, self.taker.quanta - free * device), 0
+        form = self.taker.form
+        device = charge(form)
+        free = int(self.cluster.free[self.cluster.rows[form], column]) * device
+        need = max(demand.charge(form) for _, demand in self.taker.members) - free
+        cost = 0
         offers = [(price, max(h.quanta, len(h.pods) * device)) for price, h in priced]
         for price, most in sorted(offers, key=lambda o: o[0] * QUANTA_PER_GPU // o[1]):
-            part = min(need, most)
+            part = min(max(0, need), most)
             cost += price * part // most
             need -= part
-        return cost
-
-    def run_all(self, priced: Priced) -> Iterator[Exchange]:
-        """Try the two orders of the theory; yield what is found."""
-        cheapest = sorted(priced, key=lambda p: (p[0], p[1].gang))
-        most = self.taker.quanta
-        useful = sorted(cheapest, key=lambda p: p[0] * most // min(p[1].quanta, most))
-        for ranked in (cheapest, useful) if useful != cheapest else (cheapest,):
-            found = self.run(ranked)
-            if found is not None:
-                yield found
+        return cost if need <= 0 else UNLIMITED
 
     def run(self, ranked: Priced) -> Exchange | None:
         """Evict legal candidates in order until the taker fits, then add back."""

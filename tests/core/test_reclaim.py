@@ -615,6 +615,15 @@ def test_gang_over_nodes_takes_room_on_each() -> None:
     assert scene.victims(taker(4, members=2, covered=True)) == ("g2",)
 
 
+def test_gang_empties_the_nodes_that_are_cheapest_as_a_whole() -> None:
+    """One cheap pod says little: what sits beside it has to leave as well."""
+    scene = Scene(nodes=3)
+    for name, node, age in (("a", 0, 400), ("b", 0, 400), ("c", 1, 400), ("d", 1, 300)):
+        scene.run(name, 4, on=[node], saved=NOW - age)
+    scene.run("e", 8, on=[2], saved=NOW - 100)
+    assert scene.victims(taker(8, members=2, covered=True)) == ("c", "d", "e")
+
+
 def test_victim_on_several_nodes_leaves_whole() -> None:
     """GANG for the victim: its other pods go too, and that counts as cost."""
     scene = Scene(nodes=2)
