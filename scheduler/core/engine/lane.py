@@ -19,9 +19,11 @@ from scheduler.core.allocator import (
     Ask,
     Plan,
     Problem,
+    Status,
     allocate,
     may_charge,
     place_ask,
+    verify,
 )
 from scheduler.core.cluster import Mask
 from scheduler.core.engine.gangs import NEVER, Gang, Phase
@@ -200,15 +202,7 @@ class Lane:
         return (*kind, ask.covered, ask.forms, demands)
 
     def _place(self, ask: Ask, now: float) -> bool:
-        state = self.state
-        problem = Problem(
-            version=state.version,
-            now=now,
-            asks=(ask,),
-            cluster=state.cluster,
-            tree=state.tree,
-        )
-        plan = allocate(problem)
+        plan = allocate(self._problem(ask, now))
         self.commit(plan, now)
         return bool(plan.admissions)
 
@@ -243,13 +237,7 @@ class Lane:
 
     # -- take back -----------------------------------------------------------------
 
-    def reclaim(
-        self,
-        gang: Gang,
-        ask: Ask,
-        now: float,
-        allowed: dict[PodUid, Mask] | None = None,
-    ) -> bool:
+    def reclaim(self, gang: Gang, ask: Ask, now: float) -> bool:
         """Hold room for the gang by asking the cheapest legal victims to leave."""
         state = self.state
         court = state.court(now)
@@ -259,7 +247,7 @@ class Lane:
             holdings = [state.holding(other, now) for other in candidates]
             if not holdings:
                 continue
-            exchange = find_exchange(state.cluster, taker, holdings, court, allowed)
+            exchange = find_exchange(state.cluster, taker, holdings, court)
             if exchange is not None:
                 chosen = [h for h in holdings if h.gang in exchange.victims]
                 wrong = faults(state.cluster, taker, chosen, court, exchange)
@@ -288,10 +276,12 @@ class Lane:
 
     def _when_burst_matures(self, now: float) -> float:
         """When running burst becomes old enough to be exchanged for waiting burst."""
-        if not self.state.gangs.waiting:
+        state = self.state
+        if not state.gangs.waiting:
             return NEVER
-        spared = self.state.policy.min_runtime_s
-        times = (gang.started + spared for gang in self._in_phase(Phase.RUNNING))
+        spared = state.policy.min_runtime_s
+        burst = (g for tenant in state.tree.queues for g in state.burst(tenant, tenant))
+        times = (gang.started + spared for gang in burst)
         return min((time for time in times if time > now), default=NEVER)
 
     def next_deadline(self) -> float | None:
@@ -312,18 +302,45 @@ class Lane:
         )
 
     def decide_now(self, gang: Gang, now: float, allowed: dict[PodUid, Mask]) -> None:
-        """Decide one gang at once, if it may be decided (inline mode)."""
+        """Place one gang at once if there is room (inline mode).
+
+        Only that: kube-scheduler waits for the answer. Whom to evict is decided in the
+        cycle that follows within milliseconds.
+        """
         state = self.state
         if not state.is_eligible(gang):
             return
-        ask = self.ask(gang)
+        forms = state.possible_forms(gang)
+        need = gang.quanta(forms[0])
+        if len(forms) == 1 and need <= state.tree.available(gang.tenant, forms[0]):
+            ask = gang.ask(forms, None)  # nobody keeps that room: cover does not matter
+        else:
+            ask = self.ask(gang)
         with state.cluster.trial():
             admission = place_ask(state.cluster, state.tree, ask, allowed)
-        if admission is None:
-            self.reclaim(gang, ask, now, allowed)
-        else:
-            assert self._still_holds(gang, admission), f"{gang.id}: not legal"
+        if admission is not None:
+            served = ask.quanta(admission.form)
+            plan = Plan(
+                version=state.version,
+                admissions=(admission,),
+                status=Status.GREEDY,
+                objective=served,
+                bound=served,
+            )
+            wrong = verify(self._problem(ask, now), plan)
+            assert not wrong, "; ".join(wrong)
             state.admit(gang, admission, now)
+
+    def _problem(self, ask: Ask, now: float) -> Problem:
+        """Return the problem of one gang on the live state, which stays as it is."""
+        state = self.state
+        return Problem(
+            version=state.version,
+            now=now,
+            asks=(ask,),
+            cluster=state.cluster,
+            tree=state.tree,
+        )
 
 
 def _outranks(gang: Gang, other: Gang) -> bool:
