@@ -346,7 +346,7 @@ def show(found: list[dict[str, Any]]) -> None:
         table.add_column(name, justify="left" if name in ("mode", "call") else "right")
     for row in found:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 def main() -> None:
