@@ -16,6 +16,7 @@ OFFERED = [
     Form("a100-80gb/1g.10gb"),
     Form("a10-24gb"),
     Form("a10-24gb/shared-4"),
+    Form("v100-16gb"),
 ]
 
 
@@ -37,7 +38,7 @@ OFFERED = [
         (Demand(count=1, classes=("b200-180gb",)), ()),
         (  # any class: the least valuable first
             Demand(count=1),
-            ("a10-24gb", "a100-80gb", "h100-80gb"),
+            ("a10-24gb", "v100-16gb", "a100-80gb", "h100-80gb"),
         ),
         (  # any class that serves the profile
             Demand(count=1, profile="1g.10gb"),
@@ -53,6 +54,10 @@ OFFERED = [
         ),
         (  # a class with its profile is a form already
             Demand(count=1, classes=("h100-80gb/1g.10gb",)),
+            ("h100-80gb/1g.10gb",),
+        ),
+        (  # also beside the same profile
+            Demand(count=1, classes=("h100-80gb/1g.10gb",), profile="1g.10gb"),
             ("h100-80gb/1g.10gb",),
         ),
     ],
