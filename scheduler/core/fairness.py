@@ -22,6 +22,7 @@ and priority, so that a waiting gang which cannot be placed strips nobody of pro
 and starting a gang changes no other gang's cover.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -89,28 +90,54 @@ def covered_forms(
     gangs: Iterable[Standing], guarantee: Mapping[Form, int]
 ) -> dict[GangId, Form]:
     """Return the gangs that `guarantee` (quanta by form) pays for, with the form."""
-    left = dict(guarantee)
-    taken: dict[GangId, Form] = {}
-    passed: set[GangId | None] = set()
-    for gang in _walk(gangs):
-        if gang.core not in passed:
-            for form, quanta in ((gang.form, gang.quanta), *gang.also):
-                if quanta <= left.get(form, 0):
-                    left[form] -= quanta
-                    taken[gang.gang] = form
-                    break
-        if gang.gang not in taken:
-            passed.add(gang.gang)
-    return taken
+    return Spending(gangs, guarantee).taken
 
 
-def _walk(gangs: Iterable[Standing]) -> list[Standing]:
+class Spending:
+    """One walk along the gangs: whom the guarantee pays for, and what is left where.
+
+    `taken` holds the gangs that are paid for, with the form.
+    """
+
+    def __init__(
+        self, gangs: Iterable[Standing], guarantee: Mapping[Form, int]
+    ) -> None:
+        self.taken: dict[GangId, Form] = {}
+        self._keys: list[tuple[Rank, bool]] = []
+        self._left = {form: [amount] for form, amount in guarantee.items()}
+        left = dict(guarantee)
+        passed: set[GangId | None] = set()
+        for key, gang in _walk(gangs):
+            if gang.core not in passed:
+                self._pay(gang, left)
+            if gang.gang not in self.taken:
+                passed.add(gang.gang)
+            self._keys.append(key)
+            for form, amounts in self._left.items():
+                amounts.append(left[form])
+
+    def _pay(self, gang: Standing, left: dict[Form, int]) -> None:
+        for form, quanta in ((gang.form, gang.quanta), *gang.also):
+            if quanta <= left.get(form, 0):
+                left[form] -= quanta
+                self.taken[gang.gang] = form
+                return
+
+    def would_pay(self, gang: Standing) -> bool:
+        """Whether the guarantee would pay for one more gang that holds its form."""
+        step = bisect_left(self._keys, (gang.rank, False))
+        return gang.form in self._left and gang.quanta <= self._left[gang.form][step]
+
+
+def _walk(gangs: Iterable[Standing]) -> list[tuple[tuple[Rank, bool], Standing]]:
     """Sort by rank, but no member above ``minMember`` before the gang it extends."""
-    found = sorted(gangs, key=lambda g: g.rank)
+    found = list(gangs)
+    ranks: dict[GangId, Rank] = {}
     if any(gang.core is not None for gang in found):
         ranks = {gang.gang: gang.rank for gang in found}
-        found.sort(key=lambda g: _rank_behind(g, ranks))
-    return found
+    return sorted(
+        ((_rank_behind(gang, ranks), gang) for gang in found), key=lambda pair: pair[0]
+    )
 
 
 def _rank_behind(gang: Standing, ranks: Mapping[GangId, Rank]) -> tuple[Rank, bool]:

@@ -291,6 +291,7 @@ def test_covered_demand_that_rested_takes_its_guarantee_back() -> None:
         at.filter(pod(f"on-{name}", "a", 8), name)
         at.bind(f"on-{name}", name)
     at.now = LATE
+    at.filter("owner", "n1", "n2")
     assert at.filter("owner", "n1", "n2").rejected == {"n1": Reason.RECLAIMING}
 
 
@@ -447,7 +448,8 @@ def test_a_pod_that_waits_for_victims_is_rejected_resolvably_on_its_node_alone()
         at.filter(pod(f"on-{place}", "a", 8), place)
         at.bind(f"on-{place}", place)
     at.now = LATE
-    answer = at.filter(pod("owner", "b", 8), "n1", "n2")
+    at.filter(pod("owner", "b", 8), "n1", "n2")
+    answer = at.filter("owner", "n1", "n2")
     assert (answer.accepted, answer.default) == ((), Reason.STEERED)
     assert answer.rejected == {at.node_of("owner"): Reason.RECLAIMING}
 
@@ -579,6 +581,21 @@ def test_covered_work_of_another_tenant_is_never_a_victim() -> None:
     """PROTECTED: whatever kube-scheduler's priorities say."""
     at = waiting_for_victims(pod("owner", "b", 8, kind="inference-critical"))
     assert "n3" not in victims(at, "owner", "n3")
+
+
+def test_a_gang_leaves_with_its_extras_or_not_at_all() -> None:
+    """GANG: kube-scheduler could not evict those on another node with it."""
+    at = inline(tenant("a"), tenant("b", f"8x{GPUS}"))
+    for member in pair("g", "a", 3):
+        at.filter(member, "n1", "n2")
+    at.bind("g-0")
+    at.bind("g-1")
+    at.filter(pod("g-2", "a", 2, gang="g", min_member=2), "n1", "n2")
+    at.bind("g-2")
+    at.now = LATE
+    at.pods["owner"] = pod("owner", "b", 8)
+    at.engine.observe(PodSubmitted(at.pods["owner"]), at.now)
+    assert victims(at, "owner", "n1") == {"n1": ["g-0", "g-1", "g-2"]}
 
 
 def test_nobody_is_evicted_for_who_has_no_claim() -> None:

@@ -291,37 +291,50 @@ class Engine:
             return Preemption({})
         if not state.is_eligible(gang):
             return Preemption({})
+        sitting = self._sitting()
         found: dict[NodeName, tuple[PodUid, ...]] = {}
         for node in offers:
-            if node in state.cluster.index:
-                victims = self._victims_on(gang, node, now)
-                if victims:
-                    found[node] = victims
+            here = sitting.get(state.cluster.index.get(node, -1))
+            victims = self._victims_on(gang, node, here, now) if here else ()
+            if victims:
+                found[node] = victims
         return Preemption(found)
 
-    def _victims_on(self, gang: Gang, node: NodeName, now: float) -> tuple[PodUid, ...]:
+    def _sitting(self) -> dict[int, list[Gang]]:
+        """Return gangs that run, extras included, on one node alone, by its column."""
+        found: dict[int, list[Gang]] = {}
+        placed = self._state.cluster.placed
+        for gang in self._state.gangs.by_phase[Phase.RUNNING].values():
+            columns = {placed[uid].column for uid in self._crew(gang)}
+            if len(columns) == 1:
+                found.setdefault(columns.pop(), []).append(gang)
+        return found
+
+    def _crew(self, gang: Gang) -> list[PodUid]:
+        """Pods of a gang and of its extras that hold devices."""
+        extras = self._state.gangs.extras(gang)
+        placed = self._state.cluster.placed
+        pods = (uid for member in (gang, *extras) for uid in sorted(member.pods))
+        return [uid for uid in pods if uid in placed]
+
+    def _victims_on(
+        self, gang: Gang, node: NodeName, sitting: list[Gang], now: float
+    ) -> tuple[PodUid, ...]:
         state = self._state
-        column = state.cluster.index[node]
-        mine = [
-            other
-            for other in state.gangs.by_id.values()
-            if other.phase is Phase.RUNNING
-            and all(state.cluster.placed[u].column == column for u in other.pods)
-        ]
-        here = self._offered([node])
-        allowed = dict.fromkeys(gang.pods, here)
+        allowed = dict.fromkeys(gang.pods, self._offered([node]))
         for form in state.possible_forms(gang):
             exchange = find_exchange(
                 state.cluster,
                 state.taker(gang, form),
-                [state.holding(other, now) for other in mine if other.form == form],
+                [state.holding(g, now) for g in sitting if g.form == form],
                 state.court(now),
                 allowed,
             )
             if exchange is not None:
                 chosen = [state.gangs.by_id[name] for name in exchange.victims]
                 chosen.sort(key=lambda g: (int(g.workload_class), -g.priority, g.id))
-                return tuple(uid for g in chosen for uid in sorted(g.pods))
+                crews = (uid for g in chosen for uid in self._crew(g))
+                return tuple(dict.fromkeys(crews))
         return ()
 
     # -- decisions -------------------------------------------------------------------

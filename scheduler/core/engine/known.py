@@ -15,6 +15,7 @@ from scheduler.core.engine.views import Policy
 from scheduler.core.events import Action
 from scheduler.core.fairness import (
     TIERS,
+    Spending,
     Standing,
     covered_forms,
     division,
@@ -116,6 +117,7 @@ class Known:
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
         self._shares: dict[Form, dict[TenantName, list[int]]] = {}
+        self._spending: dict[TenantName, Spending] = {}
         self._burst: dict[TenantName, dict[TenantName, tuple[Gang, ...]]] = {}
 
     # -- what follows ----------------------------------------------------------
@@ -128,6 +130,7 @@ class Known:
         if tenant in self.tree.queues:
             for queue in self.tree.path(tenant):
                 self._covers.pop(queue, None)
+                self._spending.pop(queue, None)
                 self._burst.pop(queue, None)
 
     def set_aside(self, gang: Gang) -> None:
@@ -153,6 +156,7 @@ class Known:
         self._forms = self.cluster.forms()
         self._views.clear()
         self._covers.clear()
+        self._spending.clear()
         self._shares.clear()
         self._burst.clear()
 
@@ -236,8 +240,11 @@ class Known:
     def would_cover(self, leaving: Gang, against: TenantName) -> bool:
         """Whether a gang that is asked to leave would be covered if it stayed."""
         at, _ = self.tree.parting(leaving.tenant, against)
-        standings = [*self.standings_below(at), leaving.seated()]
-        return leaving.id in covered_forms(standings, self.tree.guarantees(at))
+        found = self._spending.get(at)
+        if found is None:
+            found = Spending(self.standings_below(at), self.tree.guarantees(at))
+            self._spending[at] = found
+        return found.would_pay(leaving.seated())
 
     def burst(self, tenant: TenantName, at: TenantName) -> tuple[Gang, ...]:
         """Return the tenant's running gangs that the guarantee of `at` does not cover.
