@@ -292,6 +292,7 @@ def test_covered_demand_that_rested_takes_its_guarantee_back() -> None:
         at.bind(f"on-{name}", name)
     at.now = LATE
     at.filter("owner", "n1", "n2")
+    at.cycle()
     assert at.filter("owner", "n1", "n2").rejected == {"n1": Reason.RECLAIMING}
 
 
@@ -449,6 +450,7 @@ def test_a_pod_that_waits_for_victims_is_rejected_resolvably_on_its_node_alone()
         at.bind(f"on-{place}", place)
     at.now = LATE
     at.filter(pod("owner", "b", 8), "n1", "n2")
+    at.cycle()
     answer = at.filter("owner", "n1", "n2")
     assert (answer.accepted, answer.default) == ((), Reason.STEERED)
     assert answer.rejected == {at.node_of("owner"): Reason.RECLAIMING}
