@@ -382,16 +382,6 @@ class Engine:
         """List waiting gangs in the order decisions are taken."""
         return views.queue(self._state, self._lane)
 
-    def pods_named(self, name: str) -> tuple[PodUid, ...]:
-        """UIDs of the pods called `name` (``namespace/name``), sorted."""
-        return tuple(
-            sorted(
-                uid
-                for uid, gang in self._state.gangs.by_pod.items()
-                if gang.pods[uid].pod.name == name
-            )
-        )
-
     def stranded(self) -> int:
         """Quanta of the fleet that MIG layouts leave unused."""
         return self._state.cluster.stranded()
