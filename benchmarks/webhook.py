@@ -228,13 +228,10 @@ def arguments(of: dict[str, Any], names: list[str]) -> bytes:
 
 
 def check_filter(answer: bytes, names: list[str]) -> str:
-    """Exactly one node accepted, every other one with a reason; return the one."""
+    """Exactly one node accepted, and it was offered; return it."""
     result = json.loads(answer)
-    refused = result["FailedAndUnresolvableNodes"] | result["FailedNodes"]
     (node,) = result["NodeNames"]
     assert node in names
-    assert len(refused) == len(names) - 1
-    assert node not in refused
     assert not result["Error"]
     return str(node)
 

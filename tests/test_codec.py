@@ -279,18 +279,27 @@ def test_go_writes_null_for_what_is_empty() -> None:
 
 
 def test_filter_result_golden() -> None:
-    """Every offered node is accepted, or in one of the two maps; never both."""
+    """Where no node is accepted, every offered one is in one of the two maps."""
     answer = Filtered(
-        (NodeName("n1"),),
+        (),
         Reason.LIMIT,
         {NodeName("n2"): Reason.NO_ROOM, NodeName("n3"): Reason.UNKNOWN_CLASS},
     )
-    assert encode_filtered(table("n1", "n2", "n3", "n4"), answer) == (
-        b'{"Nodes":null,"NodeNames":["n1"],'
+    assert encode_filtered(table("n2", "n3", "n4"), answer) == (
+        b'{"Nodes":null,"NodeNames":[],'
         b'"FailedNodes":{"n2":"no node has room for it"},'
         b'"FailedAndUnresolvableNodes":'
         b'{"n4":"its tenant, or a queue above it, is at its limit",'
         b'"n3":"no node offers the GPU class or profile it asks for"},"Error":""}'
+    )
+
+
+def test_an_accepted_node_stands_alone() -> None:
+    """Nodes that are left out are unresolvable, and nobody reads why."""
+    answer = Filtered((NodeName("n1"),), Reason.STEERED)
+    assert encode_filtered(table("n1", "n2"), answer) == (
+        b'{"Nodes":null,"NodeNames":["n1"],"FailedNodes":{},'
+        b'"FailedAndUnresolvableNodes":{},"Error":""}'
     )
 
 

@@ -164,18 +164,21 @@ def _not_names(where: str, missing: str, other: Raw) -> CodecError:
 
 
 def encode_filtered(table: Mapping[NodeName, None], filtered: Filtered) -> bytes:
-    """Write the answer of filter; every offered node is accepted or has a reason."""
+    """Write the answer of filter.
+
+    Where a node is accepted the others are left out: kube-scheduler takes an absent
+    node for unresolvable and shows reasons only of pods that fit nowhere. Else every
+    offered node has its reason.
+    """
+    if filtered.accepted:
+        return _encoder.encode(FilterResult(None, filtered.accepted, {}, {}))
     default = filtered.default
     bulk: dict[str, str] = dict.fromkeys(table, default.value)
     failed = {default.resolvable: bulk, not default.resolvable: {}}
-    for node in filtered.accepted:
-        del bulk[node]
     for node, reason in filtered.rejected.items():
         del bulk[node]
         failed[reason.resolvable][node] = reason.value
-    return _encoder.encode(
-        FilterResult(None, filtered.accepted, failed[True], failed[False])
-    )
+    return _encoder.encode(FilterResult(None, (), failed[True], failed[False]))
 
 
 def encode_all_pass(table: Mapping[NodeName, None]) -> bytes:
