@@ -131,13 +131,12 @@ class Spending:
 
 def _walk(gangs: Iterable[Standing]) -> list[tuple[tuple[Rank, bool], Standing]]:
     """Sort by rank, but no member above ``minMember`` before the gang it extends."""
-    found = list(gangs)
-    ranks: dict[GangId, Rank] = {}
-    if any(gang.core is not None for gang in found):
-        ranks = {gang.gang: gang.rank for gang in found}
-    return sorted(
-        ((_rank_behind(gang, ranks), gang) for gang in found), key=lambda pair: pair[0]
-    )
+    found = sorted(gangs, key=lambda gang: gang.rank)
+    if all(gang.core is None for gang in found):
+        return [((gang.rank, False), gang) for gang in found]
+    ranks = {gang.gang: gang.rank for gang in found}
+    keyed = [(_rank_behind(gang, ranks), gang) for gang in found]
+    return sorted(keyed, key=lambda pair: pair[0])
 
 
 def _rank_behind(gang: Standing, ranks: Mapping[GangId, Rank]) -> tuple[Rank, bool]:

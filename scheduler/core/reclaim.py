@@ -52,7 +52,8 @@ class Holding:
     """A running gang as the search for victims sees it.
 
     `leaving` is one that was told to go already: whoever fits into the room it leaves
-    waits for it, and nobody else is evicted for that.
+    waits for it, and nobody else is evicted for that. `planned` is one that waits for
+    such room itself: nothing of it runs, and it loses nothing when its plan is void.
     `saved` is when its work was last safe (checkpoint or start), seconds.
     `tier` is the tier its demand counts in (a workload class).
     """
@@ -70,6 +71,7 @@ class Holding:
     saved: float
     restart_cost_s: float
     leaving: bool = False
+    planned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,10 +221,12 @@ def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
         return True
     if not victim.preemptible and court.is_covered(victim, victim.tenant):
         return False
-    return (
-        preempts_within(taker, victim, court)
-        or covered_takes_burst(taker, victim, court)
-        or inference_takes_lower(taker, victim, court)
+    if preempts_within(taker, victim, court):
+        return True
+    if covered_takes_burst(taker, victim, court):
+        return True
+    return not victim.planned and (
+        inference_takes_lower(taker, victim, court)
         or toward_shares(taker, victim, court)
     )
 
@@ -235,7 +239,7 @@ def lost_work(victim: Holding, now: float) -> int:
 
     Worth is relative to an A100-80GB (``gpu.value_weight``).
     """
-    if victim.leaving:
+    if victim.leaving or victim.planned:
         return 0
     redo_s = max(0.0, now - victim.saved) + victim.restart_cost_s
     fresh_s = max(0.0, FRESH_S - (now - victim.started))

@@ -186,10 +186,7 @@ def dump(engine: Engine) -> dict[str, object]:
         "queues": dict(tree.queues),
         "capacity": dict(tree.capacity),
         "used": {key: amount for key, amount in tree._used.items() if amount},
-        "reclaims": {
-            name: (reclaim.names, reclaim.deadline)
-            for name, reclaim in state.reclaims.items()
-        },
+        "reclaims": {name: hold.names for name, hold in state.reclaims.items()},
         "excused": dict(state.excused),
         "orphans": state.orphans,
         "aside": set(state._aside),

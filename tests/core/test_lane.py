@@ -253,6 +253,129 @@ def test_a_pod_bound_where_its_class_is_not_offered_takes_what_is_there() -> Non
     assert list(uses) == [OTHER]
 
 
+# -- room that is on its way ---------------------------------------------------------
+
+
+def test_covered_demand_takes_over_room_that_burst_only_waits_for() -> None:
+    """GUARANTEE: it must not wait for the burst to start, to be evicted then."""
+    at = desk(
+        tenant("a"), tenant("b", f"4x{GPUS}"), tenant("owner", f"4x{GPUS}", order=2)
+    )
+    at.start(pod("a1", "a", 8))
+    at.now = LATE
+    assert at.submit(pod("burst", "b", 8, kind="inference")) == ["ask a1"]
+    at.now = LATE + 50
+    assert at.submit(pod("o1", "owner", 4)) == []
+    assert at.reasons("burst", "o1") == ["NO_ROOM", "RECLAIMING"]
+    assert at.wait(LATE + NOTICE) == ["evict a1"]  # its notice is not prolonged
+    assert at.gone("a1") == ["admit o1 n1"]
+
+
+def test_more_urgent_work_of_a_tenant_takes_over_the_room_it_waits_for() -> None:
+    at = owner_and_borrower()
+    at.start(pod("a1", "a", 8))
+    at.now = LATE
+    at.submit(pod("train", "b", 8))
+    assert at.submit(pod("serve", "b", 8, kind="inference")) == []
+    assert at.reasons("train", "serve") == ["NO_ROOM", "RECLAIMING"]
+
+
+def test_burst_does_not_take_over_what_other_burst_waits_for() -> None:
+    at = desk(tenant("a"), tenant("b", f"4x{GPUS}"), tenant("c", f"4x{GPUS}"))
+    at.start(pod("a1", "a", 8))
+    at.now = LATE
+    at.submit(pod("first", "b", 8, kind="inference"))
+    at.submit(pod("second", "c", 8, kind="inference"))
+    assert at.reasons("first", "second") == ["RECLAIMING", "NO_ROOM"]
+
+
+def test_room_that_is_free_once_a_plan_is_void_is_taken_at_once() -> None:
+    """Nobody has to leave: half of what the burst waited for was idle."""
+    at = desk(
+        tenant("a"), tenant("b", f"4x{GPUS}"), tenant("owner", f"4x{GPUS}", order=2)
+    )
+    at.start(pod("a1", "a", 4))
+    at.now = LATE
+    assert at.submit(pod("burst", "b", 8, kind="inference")) == ["ask a1"]
+    assert at.submit(pod("o1", "owner", 4)) == ["admit o1 n1"]
+    assert at.reasons("a1", "burst") == ["RUNNING", "NO_ROOM"]
+
+
+def test_who_lost_its_plan_to_another_is_decided_anew_at_once() -> None:
+    at = desk(
+        tenant("a"),
+        tenant("b", f"4x{GPUS}"),
+        tenant("owner", f"8x{GPUS}", order=2),
+        nodes=[node("n1"), node("n2")],
+    )
+    at.start(pod("a1", "a", 8, restart=0.0))
+    at.start(pod("a2", "a", 8, restart=9999.0))
+    at.now = LATE
+    assert at.submit(pod("burst", "b", 8, kind="inference")) == ["ask a1"]
+    assert at.submit(pod("o1", "owner", 8)) == ["ask a2"]
+    assert at.explain("o1").blockers == ("a1",)
+    assert at.explain("burst").blockers == ("a2",)
+
+
+def test_two_holds_share_a_victim_and_it_stays_while_one_of_them_needs_it() -> None:
+    at = owner_and_borrower()
+    at.start(pod("a1", "a", 8))
+    at.now = LATE
+    assert at.submit(pod("b1", "b", 4)) == ["ask a1"]
+    at.now = LATE + 30
+    assert at.submit(pod("b2", "b", 4)) == []
+    assert at.gone("b1") == []
+    assert (
+        at.explain("a1").detail == "makes room for b2; has 30 s left to save its work"
+    )
+    assert at.gone("b2") == []
+    assert at.reasons("a1") == ["RUNNING"]
+
+
+def test_a_victim_that_was_evicted_is_not_spared() -> None:
+    at = owner_and_borrower()
+    at.start(pod("a1", "a", 8))
+    at.now = LATE
+    at.submit(pod("b1", "b", 8))
+    at.wait(LATE + NOTICE)
+    assert at.gone("b1") == []
+    assert at.reasons("a1") == ["TERMINATING"]
+    assert at.explain("a1").detail == "is being stopped"
+
+
+def test_a_spared_victim_whose_tenant_used_its_room_meanwhile_is_evicted() -> None:
+    """LIMIT: both cannot stay."""
+    at = desk(
+        tenant("a", limit=f"8x{GPUS}"),
+        tenant("b", f"8x{GPUS}"),
+        nodes=[node("n1"), node("n2", f"4x{GPUS}")],
+    )
+    at.start(pod("a1", "a", 8), pod("a2", "a", 4))
+    at.now = LATE
+    assert at.submit(pod("b1", "b", 8)) == ["ask a1", "admit a2 n2"]
+    assert at.gone("b1") == ["evict a1"]
+
+
+def test_a_gang_is_evicted_once_all_its_members_have_saved_their_work() -> None:
+    at = owner_and_borrower()
+    at.start(*team("g", "a", 2, 4, least=2))
+    at.now = LATE
+    assert at.submit(pod("b1", "b", 8)) == ["ask g-0", "ask g-1"]
+    assert at.saved("g-1") == []
+    assert at.saved("g-0") == ["evict g-0", "evict g-1"]
+
+
+def test_a_victim_that_leaves_in_part_is_waited_for() -> None:
+    at = owner_and_borrower()
+    at.start(*team("g", "a", 2, 4, least=2))
+    at.now = LATE
+    at.submit(pod("b1", "b", 8))
+    at.saved("g-0", "g-1")
+    assert at.gone("g-0") == []
+    assert at.explain("b1").blockers == ("a/g",)
+    assert at.gone("g-1") == ["admit b1 n1"]
+
+
 # -- a victim that does not leave ------------------------------------------------------
 
 

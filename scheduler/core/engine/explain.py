@@ -154,22 +154,22 @@ def _rest(state: State, gang: Gang, now: float) -> str:
 
 def _wait_for_victims(state: State, gang: Gang, now: float) -> str:
     reclaim, policy = state.reclaims[gang.id], state.policy
-    last = reclaim.deadline + policy.eviction_grace_s + policy.margin_s
-    victims = ", ".join(reclaim.names)
-    return f"waiting for {victims} to leave, for {max(0.0, last - now):.0f} s at most"
+    stop = policy.eviction_grace_s + policy.margin_s
+    ends = [v.deadline + (0 if v.is_evicted else stop) for v in reclaim.present]
+    left = max(0.0, max(ends, default=now) - now)
+    return f"waiting for {', '.join(reclaim.names)} to leave, for {left:.0f} s at most"
 
 
 def _leave(state: State, gang: Gang, now: float) -> str:
+    left = max(0.0, gang.deadline - now)
     if gang.overdue:
-        left = max(0.0, gang.deadline - now)
         return f"should have left by now, and is evicted again in {left:.0f} s"
     reclaims = [r for _, r in sorted(state.reclaims.items()) if gang in r.victims]
     takers = ", ".join(reclaim.beneficiary for reclaim in reclaims)
     if not takers:
         return "is being stopped"
-    if not any(member.asked for member in gang.pods.values()):
+    if gang.is_evicted:
         return f"makes room for {takers}"
-    left = max(0.0, min(reclaim.deadline for reclaim in reclaims) - now)
     return f"makes room for {takers}; has {left:.0f} s left to save its work"
 
 

@@ -98,7 +98,7 @@ class Gang:
         self.form: Form | None = None
         self.planned: Form | None = None  # the form it held last
         self.started = now
-        self.deadline = 0.0  # admitted: bound by; leaving: gone by; dormant: until
+        self.deadline = 0.0  # bound by; save by; gone by; or rests until
         self.dormant = False  # did not start in time, and rests
         self.failures = 0  # starts in a row that came to nothing
         self.leaves_for: GangId | None = None  # the beneficiary it was told to go for
@@ -133,6 +133,11 @@ class Gang:
         """Whether extras may start: it runs, or has started and lacks members."""
         begun = self.phase is Phase.ADMITTED and not self.is_whole
         return begun or self.phase is Phase.RUNNING
+
+    @property
+    def is_evicted(self) -> bool:
+        """Whether it was told to stop, not only to save its work."""
+        return any(member.evicted for member in self.pods.values())
 
     @property
     def is_loose(self) -> bool:

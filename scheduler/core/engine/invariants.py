@@ -77,6 +77,11 @@ def _check_holds(state: State) -> None:
             assert victim.phase is Phase.LEAVING, (
                 f"PROTECTED: {victim.id} is a victim of {name}, and not leaving"
             )
+    sought = {victim.id for r in state.reclaims.values() for victim in r.present}
+    for gang in state.gangs.by_phase[Phase.LEAVING].values():
+        assert gang.is_evicted or gang.id in sought, (
+            f"WORK CONSERVING: {gang.id} is to leave, for nobody"
+        )
     for gang in state.gangs.by_phase[Phase.ADMITTED].values():
         assert gang.deadline >= gang.started, f"WORK CONSERVING: {gang.id} has no end"
 

@@ -39,14 +39,11 @@ class Reclaim:
     the same name before the cycle looks.
     """
 
-    __slots__ = ("beneficiary", "deadline", "victims")
+    __slots__ = ("beneficiary", "victims")
 
-    def __init__(
-        self, beneficiary: GangId, victims: tuple[Gang, ...], deadline: float
-    ) -> None:
+    def __init__(self, beneficiary: GangId, victims: tuple[Gang, ...]) -> None:
         self.beneficiary = beneficiary
         self.victims = victims
-        self.deadline = deadline
 
     @property
     def present(self) -> list[Gang]:
@@ -294,7 +291,7 @@ class Known:
         )
 
     def holding(self, gang: Gang, now: float) -> Holding:
-        """Return a running gang as the search for victims sees it."""
+        """Return a gang that holds devices as the search for victims sees it."""
         assert gang.form is not None
         return Holding(
             gang=gang.id,
@@ -310,6 +307,7 @@ class Known:
             saved=gang.saved_at(now),
             restart_cost_s=gang.restart_cost_s,
             leaving=gang.phase is Phase.LEAVING,
+            planned=gang.phase is Phase.HELD,
         )
 
     def taker(self, gang: Gang, form: Form) -> Taker:

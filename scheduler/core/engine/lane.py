@@ -57,7 +57,10 @@ class Lane:
         self._move_reclaims(now)
         if state.version == self._seen_version and now < self.look_again:
             return
-        self._decide(now)
+        waiting: set[GangId] = set()
+        while not state.gangs.waiting.keys() <= waiting:
+            waiting = set(state.gangs.waiting)
+            self._decide(now)  # once more for who has lost a plan to another
         self.look_again = self._when_burst_matures(now)
         self._seen_version = state.version
 
@@ -69,7 +72,7 @@ class Lane:
             if gang.phase is Phase.ADMITTED and now >= gang.deadline:
                 state.give_up(gang, now)
         for gang in self._in_phase(Phase.LEAVING):
-            if now >= gang.deadline:
+            if gang.is_evicted and now >= gang.deadline:
                 state.remind(gang, now)
         for gang in self._resting():
             state.wake(gang, now)
@@ -81,18 +84,22 @@ class Lane:
         return [gang for gang in self._in_phase(Phase.WAITING) if gang.dormant]
 
     def _move_reclaims(self, now: float) -> None:
+        for name in sorted(self.state.reclaims):
+            if name in self.state.reclaims:  # not given up because of one before it
+                self._move_reclaim(name, now)
+
+    def _move_reclaim(self, name: GangId, now: float) -> None:
         state = self.state
-        for name in sorted(state.reclaims):
-            reclaim = state.reclaims.get(name)
-            if reclaim is None:
-                continue  # given up because of one before it
-            gang = state.gangs.by_id[name]
-            if not reclaim.present:
-                state.seat_held(gang, now)
-            elif self._has_covered_victim(reclaim):
-                state.withdraw(gang, "its victim is covered meanwhile", now)
-            else:
-                self._press_all(reclaim, now)
+        gang, reclaim = state.gangs.by_id[name], state.reclaims[name]
+        if not reclaim.present:
+            state.seat_held(gang, now)
+        elif self._has_covered_victim(reclaim):
+            state.withdraw(gang, "its victim is covered meanwhile", now)
+        else:
+            for victim in reclaim.present:
+                saving = any(member.asked for member in victim.pods.values())
+                if not saving or now >= victim.deadline:
+                    state.evict(victim, "reclaimed", now, name)
 
     def _has_covered_victim(self, reclaim: Reclaim) -> bool:
         """Whether a victim of another tenant would be covered by now (PROTECTED).
@@ -101,21 +108,11 @@ class Lane:
         """
         taker = self.state.gangs.by_id[reclaim.beneficiary]
         return any(
-            not any(member.evicted for member in victim.pods.values())
+            not victim.is_evicted
             and victim.tenant != taker.tenant
             and self.state.would_cover(victim, taker.tenant)
             for victim in reclaim.present
         )
-
-    def _press_all(self, reclaim: Reclaim, now: float) -> None:
-        """Evict the victims that are ready or out of time."""
-        for victim in reclaim.present:
-            self._press(victim, reclaim, now)
-
-    def _press(self, victim: Gang, reclaim: Reclaim, now: float) -> None:
-        waiting = [m for m in victim.pods.values() if m.asked]
-        if not waiting or now >= reclaim.deadline:
-            self.state.evict(victim, "reclaimed", now, reclaim.beneficiary)
 
     def _in_phase(self, phase: Phase) -> list[Gang]:
         return list(self.state.gangs.by_phase[phase].values())
@@ -253,7 +250,7 @@ class Lane:
                 wrong = faults(state.cluster, taker, chosen, court, exchange)
                 assert not wrong, "; ".join(wrong)
                 state.hold(gang, exchange, form, now)
-                self._press_all(state.reclaims[gang.id], now)
+                self._move_reclaim(gang.id, now)
                 return True
         return False
 
@@ -266,7 +263,12 @@ class Lane:
         for other in state.gangs.running_of(gang.tenant):
             if other.form == form and _outranks(gang, other):
                 yield other
-        if may_take_burst(taker, court):
+        takes_burst = may_take_burst(taker, court)
+        for other in state.gangs.by_phase[Phase.HELD].values():
+            own = other.tenant == gang.tenant
+            if other.form == form and (_outranks(gang, other) if own else takes_burst):
+                yield other
+        if takes_burst:
             for tenant in state.tree.queues:
                 if tenant != gang.tenant:
                     at, _ = state.tree.parting(tenant, gang.tenant)
@@ -286,20 +288,12 @@ class Lane:
 
     def next_deadline(self) -> float | None:
         """Earliest time at which the cycle would act although nothing happens."""
-        times = [r.deadline for r in self.state.reclaims.values() if self._presses(r)]
-        times.extend(gang.deadline for gang in self._in_phase(Phase.ADMITTED))
-        times.extend(gang.deadline for gang in self._in_phase(Phase.LEAVING))
-        times.extend(gang.deadline for gang in self._resting())
-        times.append(self.look_again)
-        return None if min(times) == NEVER else min(times)
-
-    def _presses(self, reclaim: Reclaim) -> bool:
-        """Whether some victim has not been told to stop yet."""
-        return any(
-            not member.evicted
-            for victim in reclaim.present
-            for member in victim.pods.values()
-        )
+        ending = (Phase.ADMITTED, Phase.LEAVING)
+        gangs = [gang for phase in ending for gang in self._in_phase(phase)]
+        gangs.extend(self._resting())
+        first = min((gang.deadline for gang in gangs), default=NEVER)
+        first = min(first, self.look_again)
+        return None if first == NEVER else first
 
     def decide_now(self, gang: Gang, now: float, allowed: dict[PodUid, Mask]) -> None:
         """Place one gang at once if there is room (inline mode).

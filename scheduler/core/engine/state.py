@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from scheduler.core.allocator import Admission
 from scheduler.core.cluster import Node
-from scheduler.core.engine.gangs import NEVER, Gang, Phase
+from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.known import Known, Reclaim
 from scheduler.core.events import (
     Admit,
@@ -52,9 +52,15 @@ class State(Known):
         self._start(gang, now)
 
     def hold(self, gang: Gang, exchange: Exchange, form: Form, now: float) -> None:
-        """Plan a gang into room that its victims still use, and ask them to go."""
+        """Plan a gang into room that its victims still use, and ask them to go.
+
+        A victim that only waits for room itself gives up its hold to this one.
+        """
         deadline = now + self.policy.checkpoint_notice_s
         chosen = [self.gangs.by_id[name] for name in exchange.victims]
+        held = [victim for victim in chosen if victim.phase is Phase.HELD]
+        void = [self._unseat(v, "more urgent work needs its room") for v in held]
+        chosen = [victim for victim in chosen if victim not in held]
         victims = self._with_extras(chosen)
         for victim in victims:
             if victim.phase is not Phase.LEAVING:
@@ -66,8 +72,10 @@ class State(Known):
             self.cluster.place(p.uid, p.column, form, p.demand, p.slot)
         gang.started = now
         self.gangs.set_phase(gang, Phase.HELD)
-        self.reclaims[gang.id] = Reclaim(gang.id, victims, deadline)
+        self.reclaims[gang.id] = Reclaim(gang.id, victims)
         self.touch(gang.tenant)
+        for reclaim in void:
+            self._spare(reclaim, now)
 
     def _with_extras(self, cores: Sequence[Gang]) -> tuple[Gang, ...]:
         """Return the gangs and those of their extras that run, by id."""
@@ -100,13 +108,15 @@ class State(Known):
 
     def withdraw(self, gang: Gang, reason: str, now: float) -> None:
         """Take back a hold or an admission that no pod has bound; it waits again."""
+        self._spare(self._unseat(gang, reason), now)
+
+    def _unseat(self, gang: Gang, reason: str) -> Reclaim | None:
+        """Void a gang's plan, and return the hold that it had."""
         self._take_back(gang, sorted(gang.pods), reason)
         self._release(gang)
-        reclaim = self.reclaims.pop(gang.id, None)
         self.gangs.set_phase(gang, Phase.WAITING)
-        if reclaim is not None:
-            self._spare(reclaim, now)
         self.touch(gang.tenant)
+        return self.reclaims.pop(gang.id, None)
 
     def _take_back(self, gang: Gang, uids: Iterable[PodUid], reason: str) -> None:
         """Give up the planned places of pods that are not bound."""
@@ -400,7 +410,7 @@ class State(Known):
         self._release(gang)
         self.gangs.set_phase(gang, Phase.LEAVING)
         gang.leaves_for = beneficiary
-        gang.deadline = NEVER  # until it is evicted
+        gang.deadline = deadline
         for uid in sorted(gang.pods):
             member = gang.pods[uid]
             if member.pod.on_request and member.bound:
@@ -411,10 +421,10 @@ class State(Known):
                 )
         self.touch(gang.tenant)
 
-    def _spare(self, reclaim: Reclaim, now: float) -> None:
+    def _spare(self, reclaim: Reclaim | None, now: float) -> None:
         """Let victims stay that were only asked, where their quota still allows it."""
-        for gang in reclaim.present:
-            if any(member.evicted for member in gang.pods.values()):
+        for gang in reclaim.present if reclaim else ():
+            if gang.is_evicted:
                 continue
             if any(gang in other.victims for other in self.reclaims.values()):
                 continue
