@@ -549,3 +549,41 @@ def test_actions_say_why() -> None:
     at.cycle()
     said = {a.reason for a in at.actions if isinstance(a, Evict | Withdraw)}
     assert said == {"its gang did not start whole in time"}
+
+
+# -- time -----------------------------------------------------------------------------
+
+
+def test_burst_is_taken_on_the_second_that_it_has_run_long_enough() -> None:
+    at = desk(tenant("a"), tenant("b", f"4x{GPUS}"))
+    at.start(pod("a1", "a", 8))
+    assert at.submit(pod("b1", "b", 8, kind="inference")) == []
+    assert at.engine.next_deadline() == 300.0
+    assert at.wait(300.0) == ["ask a1"]
+
+
+def test_burst_of_a_department_matures_though_its_tenant_is_covered() -> None:
+    """Against an outsider cover is judged at the department, which is spent already."""
+    at = desk(
+        tenant("dept", f"4x{GPUS}"),
+        tenant("a", f"2x{GPUS}", parent="dept"),
+        tenant("b", f"2x{GPUS}", parent="dept"),
+        tenant("c", f"2x{GPUS}", order=9),
+    )
+    for name, owner in (("a1", "a"), ("a2", "a"), ("c1", "c")):
+        at.start(pod(name, owner, 2, kind="inference"))
+    at.now = 100.0
+    at.start(pod("b1", "b", 2))
+    at.submit(pod("c2", "c", 2, kind="inference"))
+    assert at.explain("b1").covered
+    assert at.wait(399.0) == []
+    assert at.wait(400.0) == ["ask b1"]
+
+
+def test_nothing_is_due_when_nothing_can_happen_by_itself() -> None:
+    at = owner_and_borrower()
+    assert at.engine.next_deadline() is None
+    at.start(pod("a1", "a", 8))
+    at.submit(pod("a2", "a", 1))
+    assert at.wait(LATE) == []
+    assert at.engine.next_deadline() is None

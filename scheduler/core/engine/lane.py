@@ -282,8 +282,12 @@ class Lane:
         if not state.gangs.waiting:
             return NEVER
         spared = state.policy.min_runtime_s
-        burst = (g for tenant in state.tree.queues for g in state.burst(tenant, tenant))
-        times = (gang.started + spared for gang in burst)
+        times = (
+            gang.started + spared
+            for tenant in state.tree.queues
+            for at in state.tree.path(tenant)  # cover is judged at each, for some taker
+            for gang in state.burst(tenant, at)
+        )
         return min((time for time in times if time > now), default=NEVER)
 
     def next_deadline(self) -> float | None:
