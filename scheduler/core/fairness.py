@@ -87,10 +87,24 @@ class Standing:
 
 
 def covered_forms(
-    gangs: Iterable[Standing], guarantee: Mapping[Form, int]
+    gangs: Sequence[Standing], guarantee: Mapping[Form, int]
 ) -> dict[GangId, Form]:
     """Return the gangs that `guarantee` (quanta by form) pays for, with the form."""
-    return Spending(gangs, guarantee).taken
+    if any(gang.core is not None for gang in gangs):
+        return Spending(gangs, guarantee).taken
+    left = dict(guarantee)
+    rest = sum(left.values())
+    taken: dict[GangId, Form] = {}
+    for gang in sorted(gangs, key=_rank):
+        if not rest:
+            break  # nothing is left for anybody
+        for form, quanta in ((gang.form, gang.quanta), *gang.also):
+            if quanta <= left.get(form, 0):
+                left[form] -= quanta
+                rest -= quanta
+                taken[gang.gang] = form
+                break
+    return taken
 
 
 class Spending:
@@ -147,28 +161,28 @@ def _rank_behind(gang: Standing, ranks: Mapping[GangId, Rank]) -> tuple[Rank, bo
 
 def covered(gangs: Iterable[Standing], guarantee: Mapping[Form, int]) -> set[GangId]:
     """Return the gangs that `guarantee` (quanta by form) pays for."""
-    return set(covered_forms(gangs, guarantee))
+    return set(covered_forms(list(gangs), guarantee))
 
 
-def tiers(
-    gangs: Iterable[Standing], caps: Mapping[Form, int]
-) -> dict[GangId, WorkloadClass]:
-    """Return the tier in which each gang's demand is divided.
+def demoted(gangs: Sequence[Standing], caps: Mapping[Form, int]) -> set[GangId]:
+    """Return the inference gangs whose demand is divided in the training tier.
 
     Calling training "inference" must not pay: inference beyond `caps` (quanta by form)
     queues in the training tier (design, section 6).
     """
     left = dict(caps)
-    found: dict[GangId, WorkloadClass] = {}
-    for gang in sorted(gangs, key=lambda g: g.rank):
-        tier = gang.workload_class
-        if tier.is_inference:
-            if gang.quanta <= left.get(gang.form, 0):
-                left[gang.form] -= gang.quanta
-            else:
-                tier = WorkloadClass.TRAINING
-        found[gang.gang] = tier
+    found: set[GangId] = set()
+    urgent = [gang for gang in gangs if gang.workload_class.is_inference]
+    for gang in sorted(urgent, key=_rank):
+        if gang.quanta <= left.get(gang.form, 0):
+            left[gang.form] -= gang.quanta
+        else:
+            found.add(gang.gang)
     return found
+
+
+def _rank(standing: Standing) -> Rank:
+    return standing.rank
 
 
 # -- division -----------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.core.fairness import Standing, covered, covered_forms, tiers
+from scheduler.core.fairness import Standing, covered, covered_forms, demoted
 from scheduler.core.gpu import Form, parse_form
 from scheduler.core.workload import GangId, WorkloadClass
 from tests.strategies import MANY, OTHER, SLICE, SOME, WHOLE, standings
@@ -192,38 +192,36 @@ def test_starting_a_gang_changes_nobody_elses_cover(
 def test_inference_beyond_its_cap_queues_as_training() -> None:
     """Calling training "inference" must not pay (design, section 6)."""
     gangs = [gang(f"i{n}", 2, kind=INFERENCE, since=float(n)) for n in range(3)]
-    assert tiers(gangs, {WHOLE: 4}) == {
-        "i0": INFERENCE,
-        "i1": INFERENCE,
-        "i2": TRAINING,
-    }
+    assert demoted(gangs, {WHOLE: 4}) == {"i2"}
 
 
 def test_tenant_without_guarantee_has_no_inference_tier() -> None:
     """The default cap is the guarantee: none means all of it is training burst."""
-    assert tiers([gang("i", 1, kind=CRITICAL)], {}) == {"i": TRAINING}
+    assert demoted([gang("i", 1, kind=CRITICAL)], {}) == {"i"}
 
 
 def test_lower_classes_keep_their_tier_and_spend_no_cap() -> None:
-    """Batch is not lifted to training by the cap, nor does it use it up."""
+    """The cap moves no training or batch, nor do they use it up."""
     gangs = [gang("b", 9, kind=BATCH), gang("t", 9), gang("i", 4, kind=INFERENCE)]
-    assert tiers(gangs, {WHOLE: 4}) == {"b": BATCH, "t": TRAINING, "i": INFERENCE}
+    assert demoted(gangs, {WHOLE: 4}) == set()
 
 
 @SOME
 @given(standings(), st.integers(0, 12))
-def test_tier_is_the_class_or_training(gangs: list[Standing], cap: int) -> None:
-    """Nobody is ever lifted, and the inference tier never exceeds the cap."""
-    found = tiers(gangs, {WHOLE: cap})
-    spent = 0
-    for standing in gangs:
-        tier = found[standing.gang]
-        assert tier in (standing.workload_class, TRAINING)
-        assert tier >= standing.workload_class
-        if tier.is_inference:
-            assert standing.form == WHOLE
-            spent += standing.quanta
+def test_only_inference_is_demoted_and_only_beyond_the_cap(
+    gangs: list[Standing], cap: int
+) -> None:
+    """What stays never exceeds the cap, and nobody goes who would still fit it."""
+    found = demoted(gangs, {WHOLE: cap})
+    urgent = [g for g in gangs if g.workload_class.is_inference]
+    stay = [g for g in urgent if g.gang not in found]
+    assert found <= {g.gang for g in urgent}
+    assert all(g.form == WHOLE for g in stay)
+    spent = sum(g.quanta for g in stay)
     assert spent <= cap
+    assert all(
+        g.form != WHOLE or spent + g.quanta > cap for g in urgent if g.gang in found
+    )
 
 
 def test_ranks_are_strictly_ordered() -> None:

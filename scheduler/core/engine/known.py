@@ -18,8 +18,8 @@ from scheduler.core.fairness import (
     Spending,
     Standing,
     covered_forms,
+    demoted,
     division,
-    tiers,
 )
 from scheduler.core.gpu import Form, charge
 from scheduler.core.placement import fits_empty
@@ -71,10 +71,14 @@ class TenantView:
         return covered_forms(self.standings, self.guarantees)
 
     @cached_property
-    def tier_of(self) -> dict[GangId, WorkloadClass]:
-        """Tier of each gang; inference burst is capped at the guarantee."""
+    def demoted(self) -> set[GangId]:
+        """Inference gangs beyond the cap: twice what is guaranteed."""
         caps = {form: 2 * quanta for form, quanta in self.guarantees.items()}
-        return tiers(self.standings, caps)
+        return demoted(self.standings, caps)
+
+    def tier(self, gang: GangId, kind: WorkloadClass) -> WorkloadClass:
+        """Return the tier in which the gang's demand is divided."""
+        return WorkloadClass.TRAINING if gang in self.demoted else kind
 
     @cached_property
     def wanted(self) -> dict[Form, list[int]]:
@@ -90,7 +94,7 @@ class TenantView:
         found: dict[Form, list[int]] = {}
         for standing in standings:
             row = found.setdefault(standing.form, [0] * TIERS)
-            row[self.tier_of[standing.gang]] += standing.quanta
+            row[self.tier(standing.gang, standing.workload_class)] += standing.quanta
         return found
 
 
@@ -297,7 +301,7 @@ class Known:
             gang=gang.id,
             tenant=gang.tenant,
             workload_class=gang.workload_class,
-            tier=self.view(gang.tenant).tier_of.get(gang.id, gang.workload_class),
+            tier=self.tier(gang),
             priority=gang.priority,
             preemptible=gang.preemptible,
             form=gang.form,
@@ -327,5 +331,4 @@ class Known:
 
     def tier(self, gang: Gang) -> WorkloadClass:
         """Return the tier in which the gang's demand is divided."""
-        tier_of = self.view(gang.tenant).tier_of
-        return tier_of.get(gang.id, gang.workload_class)
+        return self.view(gang.tenant).tier(gang.id, gang.workload_class)

@@ -12,7 +12,7 @@ Gang by gang, because a later gang must not take the room that an earlier one co
 had by evicting fewer.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from scheduler.core.allocator import (
     Admission,
@@ -27,7 +27,7 @@ from scheduler.core.allocator import (
 )
 from scheduler.core.cluster import Mask
 from scheduler.core.engine.gangs import NEVER, Gang, Phase
-from scheduler.core.engine.known import Reclaim
+from scheduler.core.engine.known import Reclaim, TenantView
 from scheduler.core.engine.state import State
 from scheduler.core.gpu import Form
 from scheduler.core.reclaim import (
@@ -150,11 +150,11 @@ class Lane:
         nothing is started that its next gang would preempt.
         """
         state = self.state
-        tier_of = state.view(tenant).tier_of
+        view = state.view(tenant)
         reached: dict[Form, int] = {}
         shares: dict[Form, int] = {}
         ratio = 0
-        for own, gang in sorted((_own_order(gang, tier_of), gang) for gang in gangs):
+        for own, gang in sorted((_own_order(gang, view), gang) for gang in gangs):
             wish = gang.waiting(state.possible_forms(gang))
             form = wish.form
             if form not in reached:
@@ -346,10 +346,8 @@ def _outranks(gang: Gang, other: Gang) -> bool:
     return ours < (int(other.workload_class), -other.priority)
 
 
-def _own_order(
-    gang: Gang, tier_of: Mapping[GangId, WorkloadClass]
-) -> tuple[int, int, int, float, GangId]:
+def _own_order(gang: Gang, view: TenantView) -> tuple[int, int, int, float, GangId]:
     """Order inside a tenant: the one its guarantee is spent in."""
     kind = gang.workload_class
-    tier = tier_of.get(gang.id, kind)
+    tier = view.tier(gang.id, kind)
     return (int(tier), int(kind), -gang.priority, gang.submitted, gang.id)
