@@ -180,7 +180,7 @@ class Cluster:
 
     def is_short(self, column: int) -> bool:
         """Whether more is placed on the node than it has."""
-        least = min(self.free[:, column].min(initial=0), self.cpu[column])
+        least = min(np.min(self.free[:, column], initial=0), self.cpu[column])
         return bool(min(least, self.memory[column]) < 0)
 
     def _add_column(self, name: NodeName) -> int:

@@ -123,7 +123,7 @@ def node_scores(
     if not fitting.any():
         return (0,) * len(columns)
     cost = costs(cluster, demand, form, columns)
-    low, high = int(cost[fitting].min()), int(cost[fitting].max())
+    low, high = int(np.min(cost[fitting])), int(np.max(cost[fitting]))
     span = max(1, high - low)
     scores = np.where(fitting, MAX_SCORE - ((cost - low) * (MAX_SCORE - 1)) // span, 0)
     found: list[int] = scores.tolist()

@@ -187,8 +187,8 @@ class Engine:
         """Columns of the nodes, in their order; ValueError names an unknown one."""
         known = self._state.cluster.index.get
         columns = np.fromiter(map(known, nodes, repeat(-1)), np.int64, len(nodes))
-        if len(nodes) and columns.min() < 0:
-            raise ValueError(f"unknown node {nodes[int(columns.argmin())]!r}")
+        if len(nodes) and np.min(columns) < 0:
+            raise ValueError(f"unknown node {nodes[int(np.argmin(columns))]!r}")
         return columns
 
     def _offered(self, nodes: Sequence[NodeName]) -> Mask:
@@ -198,7 +198,7 @@ class Engine:
         mask[columns] = True
         if np.count_nonzero(mask) != len(nodes):
             counts = np.bincount(columns)
-            twice = self._state.cluster.names[int(counts.argmax())]
+            twice = self._state.cluster.names[int(np.argmax(counts))]
             raise ValueError(f"node {twice!r} is offered twice")
         return mask
 
