@@ -56,7 +56,15 @@ from scheduler.core.gpu import (
 )
 from scheduler.core.journal import decode_event, encode
 from scheduler.core.placement import place_gang
-from scheduler.core.quota import Queue, QuotaTree
+from scheduler.core.quota import (
+    Fleet,
+    Group,
+    PreemptWithin,
+    Queue,
+    QuotaTree,
+    Shortage,
+    refusals,
+)
 from scheduler.core.workload import (
     Demand,
     GangId,
@@ -83,9 +91,11 @@ __all__ = [
     "Evict",
     "Explanation",
     "Filtered",
+    "Fleet",
     "Form",
     "GangId",
     "GpuClass",
+    "Group",
     "Node",
     "NodeChanged",
     "NodeDown",
@@ -98,12 +108,14 @@ __all__ = [
     "PodSubmitted",
     "PodUid",
     "Policy",
+    "PreemptWithin",
     "Preemption",
     "Problem",
     "Queue",
     "QueueEntry",
     "QuotaTree",
     "Reason",
+    "Shortage",
     "Standing",
     "Status",
     "TenantName",
@@ -126,6 +138,7 @@ __all__ = [
     "profile_of",
     "profile_of_resource",
     "profiles",
+    "refusals",
     "replicas_of",
     "resource_of",
     "value_weight",

@@ -7,12 +7,12 @@ what happened by further events. Performing an action twice is harmless, because
 names the pod by UID.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from scheduler.core.cluster import Node
 from scheduler.core.gpu import Form, charge
-from scheduler.core.quota import Queue
+from scheduler.core.quota import Fleet, Queue
 from scheduler.core.workload import GangId, NodeName, Pod, PodUid
 
 
@@ -115,6 +115,7 @@ class TenantsChanged:
     """The quota tree is replaced as a whole."""
 
     queues: tuple[Queue, ...]
+    fleet: Fleet = field(default_factory=Fleet)
 
 
 Event = (

@@ -37,7 +37,7 @@ from itertools import chain
 from scheduler.core.cluster import Cluster, Mask, Placed
 from scheduler.core.gpu import QUANTA_PER_GPU, Form, charge, class_of, value_weight
 from scheduler.core.placement import Member, place_gang
-from scheduler.core.quota import UNLIMITED, QuotaTree
+from scheduler.core.quota import UNLIMITED, PreemptWithin, QuotaTree
 from scheduler.core.workload import GangId, PodUid, TenantName, WorkloadClass
 
 FIXED_COST_S = 30
@@ -70,6 +70,7 @@ class Holding:
     started: float
     saved: float
     restart_cost_s: float
+    submitted: float = 0.0
     leaving: bool = False
     planned: bool = False
 
@@ -92,6 +93,7 @@ class Taker:
     covered: bool
     uses: Mapping[TenantName, int]
     members: tuple[Member, ...]
+    submitted: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,23 @@ class Court:
 # -- rules --------------------------------------------------------------------
 
 
+Urgency = tuple[int, int, float]
+"""Workload class, priority negated, submission: what a tenant's own order goes by."""
+
+
+def outranks(rule: PreemptWithin, ours: Urgency, theirs: Urgency) -> bool:
+    """Whether a tenant's rule lets one of its gangs stop another.
+
+    The rules are those of Kueue's ``withinClusterQueue``. None lets equals stop each
+    other in turn: class, priority and age never change.
+    """
+    if rule is PreemptWithin.NEVER:
+        return False
+    if rule is PreemptWithin.LOWER_OR_NEWER:
+        return ours < theirs
+    return ours[:2] < theirs[:2]
+
+
 def preempts_within(taker: Taker, victim: Holding, court: Court) -> bool:
     """Rule ``preempt``: by class, then priority, inside one tenant.
 
@@ -136,8 +155,9 @@ def preempts_within(taker: Taker, victim: Holding, court: Court) -> bool:
         return False
     if court.is_covered(victim, taker.tenant) and not taker.covered:
         return False
-    ours = (int(taker.workload_class), -taker.priority)
-    return ours < (int(victim.workload_class), -victim.priority)
+    ours = (int(taker.workload_class), -taker.priority, taker.submitted)
+    theirs = (int(victim.workload_class), -victim.priority, victim.submitted)
+    return outranks(court.tree.queues[taker.tenant].preempt_within, ours, theirs)
 
 
 def covered_takes_burst(taker: Taker, victim: Holding, court: Court) -> bool:

@@ -185,7 +185,10 @@ def dump(engine: Engine) -> dict[str, object]:
         "slots": {key: dict(slots) for key, slots in cluster._slots.items()},
         "queues": dict(tree.queues),
         "capacity": dict(tree.capacity),
-        "used": {key: amount for key, amount in tree._used.items() if amount},
+        "used": {
+            name: {form: amount for form, amount in used.items() if amount}
+            for name, used in tree._used.items()
+        },
         "reclaims": {name: hold.names for name, hold in state.reclaims.items()},
         "excused": dict(state.excused),
         "orphans": state.orphans,

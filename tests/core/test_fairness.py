@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 from scheduler.core.fairness import (
     TIERS,
     Claim,
+    Division,
     divide,
     divide_tiers,
-    division,
     fill,
 )
 from scheduler.core.gpu import charge
@@ -70,15 +71,9 @@ def exact_division(total: int, siblings: Sequence[Claim]) -> list[list[Fraction]
             group = [i for i, c in enumerate(siblings) if c.priority == priority]
             asked = [int(wants[i][tier] - shares[i][tier]) for i in group]
             paid = water(Fraction(rest), asked, [siblings[i].weight for i in group])
-            free = [not siblings[i].weight for i in group]
-            unpaid = water(
-                Fraction(rest - sum(paid)),
-                [n if f else 0 for n, f in zip(asked, free, strict=True)],
-                [int(f) for f in free],
-            )
-            for i, one, other in zip(group, paid, unpaid, strict=True):
-                shares[i][tier] += one + other
-                rest -= one + other
+            for i, one in zip(group, paid, strict=True):
+                shares[i][tier] += one
+                rest -= one
     return shares
 
 
@@ -182,19 +177,11 @@ def test_workload_class_beats_tenant_priority() -> None:
     assert divide(5, [trainer, server]) == (1, 4)
 
 
-def test_weight_zero_gets_only_what_others_leave() -> None:
-    """Weight 0 is a real setting: served last inside the tier, as equals."""
+def test_weight_zero_takes_no_part_in_the_burst_pool() -> None:
+    """A share of 0 is a real setting (KAI's over-quota weight): the guarantee only."""
     paying = Claim(guarantee=0, demands=(4,), weight=3, order=0)
-    free = [Claim(guarantee=0, demands=(9,), weight=0, order=i) for i in (1, 2)]
-    assert divide(4, [paying, *free]) == (4, 0, 0)
-    assert divide(9, [paying, *free]) == (4, 3, 2)
-
-
-def test_weight_zero_comes_before_a_lower_tier() -> None:
-    """Weight orders within a tier; it never lifts a lower tier over a higher one."""
-    free = Claim(guarantee=0, demands=(0, 4, 0, 0), weight=0, order=0)
-    lower = Claim(guarantee=0, demands=(0, 0, 4, 0), weight=4, order=1)
-    assert divide(4, [free, lower]) == (4, 0)
+    modest = Claim(guarantee=2, demands=(9,), weight=0, order=1)
+    assert divide(9, [paying, modest]) == (4, 2)
 
 
 def test_kept_guarantee_is_not_lent() -> None:
@@ -289,7 +276,7 @@ def test_nothing_reaches_a_lower_tier_while_a_higher_one_wants(
     wants = [wants_of(claim) for claim in siblings]
     for (i, a), (j, b) in pairwise_products(siblings):
         for tier, want in enumerate(wants[i]):
-            if shares[i][tier] == want:
+            if shares[i][tier] == want or not a.weight:
                 continue
             for other in range(len(wants[j])):
                 above = (other, -b.priority) > (tier, -a.priority)
@@ -387,8 +374,10 @@ def shares_of(
     tree.capacity = {WHOLE: capacity * charge(WHOLE)}
     unit = charge(WHOLE)
     asked = {name: tuple(n * unit for n in amounts) for name, amounts in wanted.items()}
-    shares = division(tree, WHOLE, asked, unit)
-    return tree, {name: sum(tiers_) // unit for name, tiers_ in shares.items()}
+    division = Division(tree)
+    for name, amounts in asked.items():
+        division.ask(name, WHOLE, amounts)
+    return tree, {n: sum(division.share(n, WHOLE)) // unit for n in tree.queues}
 
 
 def leaves(queues: Sequence[Queue]) -> list[TenantName]:
@@ -439,6 +428,7 @@ def test_without_scarcity_everybody_gets_what_they_ask(
     queues: tuple[Queue, ...], data: st.DataObject
 ) -> None:
     """WORK CONSERVING down the tree, whatever idle owners keep for themselves."""
+    queues = tuple(replace(queue, weight=queue.weight + 1) for queue in queues)
     wanted = wishes(data, queues)
     capacity = promised(queues) + sum(map(sum, wanted.values()))
     _, shares = shares_of(queues, capacity, wanted)

@@ -1,13 +1,13 @@
 """The quota tree against books that are recomputed from scratch each time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.core.gpu import Form, charge
-from scheduler.core.quota import UNLIMITED, Queue, QuotaTree
+from scheduler.core.quota import UNLIMITED, Fleet, Queue, QuotaTree, refusals
 from scheduler.core.workload import TenantName
 from tests import builders
 from tests.strategies import MANY, OTHER, SLICE, SOME, WHOLE, trees
@@ -40,6 +40,8 @@ class Books:
 
     def ceiling(self, name: TenantName, form: Form) -> int:
         borrowing = self.amount(name, "borrowing_limit", form)
+        if not self.queues[name].weight:
+            borrowing = 0  # no part in the burst pool
         limit = self.amount(name, "limit", form)
         top = UNLIMITED if limit is None else limit
         if borrowing is not None:
@@ -318,7 +320,7 @@ def test_copy_knows_the_same_and_lives_its_own_life(
     before = books(tree)
     assert books(copy) == before
     copy.charge(tenants(queues)[0], WHOLE, 3 * GPU)
-    copy.capacity[WHOLE] = 0
+    copy.capacity = {}
     assert books(tree) == before
     assert books(copy) != before
 
@@ -330,41 +332,62 @@ def test_copy_knows_the_same_and_lives_its_own_life(
     ("queues", "text"),
     [
         (
-            [builders.tenant("a"), builders.tenant("a")],
+            lambda: [builders.tenant("a"), builders.tenant("a")],
             "queue 'a' is defined twice",
         ),
         (
-            [builders.tenant("a", parent="x")],
+            lambda: [builders.tenant("a", parent="x")],
             "queue 'a': unknown parent 'x'",
         ),
         (
-            [builders.tenant("a", parent="b"), builders.tenant("b", parent="a")],
+            lambda: [
+                builders.tenant("a", parent="b"),
+                builders.tenant("b", parent="a"),
+            ],
             "queue 'a': its parents form a cycle",
         ),
         (
-            [builders.tenant("a", parent="a")],
+            lambda: [builders.tenant("a", parent="a")],
             "queue 'a': its parents form a cycle",
         ),
         (
-            [builders.tenant("a", weight=-1)],
+            lambda: [builders.tenant("a", weight=-1)],
             "queue 'a': weight -1 is negative",
         ),
         (
-            [Queue(name=A, guarantee=((WHOLE, -2),))],
+            lambda: [Queue(name=A, guarantee=((WHOLE, -2),))],
             "queue 'a': guarantee of h100-80gb is negative: -2",
         ),
         (
-            [Queue(name=A, borrowing_limit=((WHOLE, -1),))],
+            lambda: [Queue(name=A, borrowing_limit=((WHOLE, -1),))],
             "queue 'a': borrowing_limit of h100-80gb is negative: -1",
         ),
         (
-            [Queue(name=A, lending_limit=((SLICE, -3),))],
+            lambda: [Queue(name=A, lending_limit=((SLICE, -3),))],
             "queue 'a': lending_limit of h100-80gb/1g.10gb is negative: -3",
         ),
         (
-            [Queue(name=A, limit=((WHOLE, -4),))],
+            lambda: [Queue(name=A, limit=((WHOLE, -4),))],
             "queue 'a': limit of h100-80gb is negative: -4",
         ),
+        (
+            lambda: [Queue(name=A, guarantee=((Form("H100"), 1),))],
+            "'H100': 'H100' is no GPU class (lower case, a-z 0-9 . -)",
+        ),
+    ],
+)
+def test_broken_tree_is_refused_with_its_numbers(
+    queues: Callable[[], list[Queue]], text: str
+) -> None:
+    """Whoever wrote the object must see which value to change."""
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 -- the text is compared
+        QuotaTree(queues())
+    assert str(refused.value) == text
+
+
+@pytest.mark.parametrize(
+    ("queues", "text"),
+    [
         (
             [
                 builders.tenant("d", "4xh100-80gb"),
@@ -372,28 +395,35 @@ def test_copy_knows_the_same_and_lives_its_own_life(
                 builders.tenant("b", "2xh100-80gb", parent="d", order=2),
                 builders.tenant("c", parent="d", order=3),
             ],
-            "guarantees of h100-80gb below 'd': 3 + 2 > 4 guaranteed to 'd'",
+            "guarantees of h100-80gb: 3 + 2 > 4 guaranteed to d (a, b)",
         ),
         (
             [
                 builders.tenant("d"),
                 builders.tenant("a", "8xh100-80gb/1g.10gb", parent="d"),
             ],
-            "guarantees of h100-80gb/1g.10gb below 'd': 8 > 0 guaranteed to 'd'",
+            "guarantees of h100-80gb/1g.10gb: 8 > 0 guaranteed to d (a)",
         ),
         (
-            [Queue(name=A, guarantee=((Form("H100"), 1),))],
-            "'H100': 'H100' is no GPU class (lower case, a-z 0-9 . -)",
+            [builders.tenant("a", "40xh100-80gb"), builders.tenant("b", "8xh100-80gb")],
+            "guarantees of h100-80gb: 40 + 8 > 44 available (a, b)",
+        ),
+        (
+            [builders.tenant("a", "4xh100-80gb", limit="2xh100-80gb")],
+            "guarantee of h100-80gb: 4 is above its own limit of 2 (a)",
+        ),
+        (
+            [builders.tenant("a", weight=0)],
+            "weight 0 without a guarantee: a could never hold anything",
         ),
     ],
 )
-def test_broken_tree_is_refused_with_its_numbers(
+def test_what_may_not_be_asked_for_is_refused_with_the_numbers(
     queues: list[Queue], text: str
 ) -> None:
-    """Whoever wrote the object must see which value to change."""
-    with pytest.raises(ValueError) as refused:  # noqa: PT011 -- the text is compared
-        QuotaTree(queues)
-    assert str(refused.value) == text
+    """The tree itself would scale it down: the owner is told before."""
+    capacity = {WHOLE: 44 * GPU, SLICE: 44 * charge(SLICE)}
+    assert refusals(queues, Fleet(), capacity) == [text]
 
 
 def test_guarantees_that_just_fit_are_accepted() -> None:

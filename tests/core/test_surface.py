@@ -15,7 +15,7 @@ Demand GangId NodeName Pod PodUid TenantName WorkloadClass workload_class
 Engine Explanation Filtered Policy Preemption QueueEntry TenantUse
 Form GpuClass charge class_of class_of_product is_legal known_classes parse_form
 profile_of profile_of_resource profiles replicas_of resource_of value_weight
-Queue QuotaTree
+Fleet Group PreemptWithin Queue QuotaTree Shortage refusals
 decode_event encode
 """
 

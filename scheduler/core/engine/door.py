@@ -118,7 +118,7 @@ class Engine:
 
     @_observe.register
     def _(self, event: TenantsChanged, now: float) -> None:
-        self._state.set_tenants(event.queues, now)
+        self._state.set_tenants(event.queues, event.fleet, now)
 
     def _bind(self, gang: Gang, event: PodBound, column: int, now: float) -> None:
         """Take note that a planned pod is bound, as planned or not."""

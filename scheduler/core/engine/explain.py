@@ -244,7 +244,7 @@ def _tenant_use(state: State, name: TenantName, form: Form) -> TenantUse:
         used=sum(s.quanta for s in seated),
         covered=sum(s.quanta for s in seated if s.gang in cover),
         pending=sum(s.quanta for s in below) - sum(s.quanta for s in seated),
-        share=sum(state.shares(form).get(name, ())),
+        share=sum(state.share(name, form)),
         leaving=_leaving(state, name, form),
         limit=None if ceiling == UNLIMITED else ceiling,
     )

@@ -6,7 +6,7 @@ depends on changes.
 """
 
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 
 from scheduler.core.cluster import Cluster
@@ -15,13 +15,17 @@ from scheduler.core.engine.views import Policy
 from scheduler.core.events import Action
 from scheduler.core.fairness import (
     TIERS,
+    Division,
+    Share,
     Spending,
     Standing,
+    borrowed_share,
     covered_forms,
     demoted,
-    division,
+    entitlements,
+    granted,
 )
-from scheduler.core.gpu import Form, charge
+from scheduler.core.gpu import Form
 from scheduler.core.placement import fits_empty
 from scheduler.core.quota import QuotaTree
 from scheduler.core.reclaim import Court, Holding, Taker
@@ -60,25 +64,41 @@ class TenantView:
     """What follows from one tenant's gangs alone; thrown away when one changes."""
 
     def __init__(
-        self, standings: list[Standing], guarantees: Mapping[Form, int]
+        self, tree: QuotaTree, tenant: TenantName, standings: list[Standing]
     ) -> None:
-        self.standings = standings
-        self.guarantees = guarantees
+        self._tree, self._tenant = tree, tenant
+        grant = tree.critical(tenant)
+        self.standings = granted(standings, grant, tree.pools)
 
     @cached_property
     def cover(self) -> dict[GangId, Form]:
         """Gangs the guarantee pays for, and in which form."""
-        return covered_forms(self.standings, self.guarantees)
+        guarantees = self._tree.guarantees(self._tenant)
+        return covered_forms(self.standings, guarantees, self._tree.pools)
 
     @cached_property
     def demoted(self) -> set[GangId]:
-        """Inference gangs beyond the cap: twice what is guaranteed."""
-        caps = {form: 2 * quanta for form, quanta in self.guarantees.items()}
-        return demoted(self.standings, caps)
+        """Inference gangs beyond the tenant's cap."""
+        caps = self._tree.inference_caps(self._tenant)
+        return demoted(self.standings, caps, self._tree.pools)
+
+    @cached_property
+    def ungranted(self) -> set[GangId]:
+        """Gangs that call themselves inference-critical beyond the grant."""
+        critical = WorkloadClass.INFERENCE_CRITICAL
+        return {s.gang for s in self.standings if s.workload_class is not critical}
+
+    def kind(self, gang: GangId, kind: WorkloadClass) -> WorkloadClass:
+        """Return the class that others see: critical only as far as it is granted."""
+        if kind is WorkloadClass.INFERENCE_CRITICAL and gang in self.ungranted:
+            return WorkloadClass.INFERENCE
+        return kind
 
     def tier(self, gang: GangId, kind: WorkloadClass) -> WorkloadClass:
         """Return the tier in which the gang's demand is divided."""
-        return WorkloadClass.TRAINING if gang in self.demoted else kind
+        if gang in self.demoted:
+            return WorkloadClass.TRAINING
+        return self.kind(gang, kind)
 
     @cached_property
     def wanted(self) -> dict[Form, list[int]]:
@@ -117,7 +137,9 @@ class Known:
         self._aside: set[GangId] = set()
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
-        self._shares: dict[Form, dict[TenantName, list[int]]] = {}
+        self._division: Division | None = None
+        self._unasked: set[TenantName] = set()
+        self._loans: dict[TenantName, Share] = {}
         self._spending: dict[TenantName, Spending] = {}
         self._burst: dict[TenantName, dict[TenantName, tuple[Gang, ...]]] = {}
 
@@ -127,12 +149,13 @@ class Known:
         """Forget what followed from the tenant's gangs."""
         self.version += 1
         self._views.pop(tenant, None)
-        self._shares.clear()
         if tenant in self.tree.queues:
+            self._unasked.add(tenant)
             for queue in self.tree.path(tenant):
                 self._covers.pop(queue, None)
                 self._spending.pop(queue, None)
                 self._burst.pop(queue, None)
+                self._loans.pop(queue, None)
 
     def set_aside(self, gang: Gang) -> None:
         """Take a covered gang that no exchange can place out of the cover for now.
@@ -158,8 +181,9 @@ class Known:
         self._views.clear()
         self._covers.clear()
         self._spending.clear()
-        self._shares.clear()
+        self._division = None
         self._burst.clear()
+        self._loans.clear()
 
     def forms_of(self, gang: Gang) -> tuple[Form, ...]:
         """Forms the gang accepts and some node offers, preferred first.
@@ -172,7 +196,10 @@ class Known:
         if all(member.pod.demand.classes for member in gang.pods.values()):
             return forms
         owned = self.tree.guarantees(gang.tenant)
-        return tuple(sorted(forms, key=lambda form: form not in owned))
+        chain = self.tree.pools.chain
+        return tuple(
+            sorted(forms, key=lambda form: not any(p in owned for p in chain(form)))
+        )
 
     def is_eligible(self, gang: Gang) -> bool:
         """Whether a waiting gang may be decided now: known, whole, possible."""
@@ -194,21 +221,17 @@ class Known:
             found = tuple(
                 form
                 for form in self.forms_of(gang)
-                if gang.quanta(form) <= self._most(gang.tenant, form)
+                if gang.quanta(form) <= self.tree.most(gang.tenant, form)
                 and fits_empty(self.cluster, gang.members, form)
             )
             gang.options, gang.wish, gang.asked = (self.epoch, found), None, None
         return gang.options[1]
 
-    def _most(self, tenant: TenantName, form: Form) -> int:
-        return min(self.tree.ceiling(q, form) for q in self.tree.path(tenant))
-
     def view(self, tenant: TenantName) -> TenantView:
         """Return what follows from the tenant's gangs."""
         view = self._views.get(tenant)
         if view is None:
-            guarantees = self.tree.guarantees(tenant)
-            view = TenantView(self._standings(tenant), guarantees)
+            view = TenantView(self.tree, tenant, self._standings(tenant))
             self._views[tenant] = view
         return view
 
@@ -233,8 +256,8 @@ class Known:
             return self.view(queue).cover
         found = self._covers.get(queue)
         if found is None:
-            below = self.standings_below(queue)
-            found = covered_forms(below, self.tree.guarantees(queue))
+            below, owned = self.standings_below(queue), self.tree.guarantees(queue)
+            found = covered_forms(below, owned, self.tree.pools)
             self._covers[queue] = found
         return found
 
@@ -243,7 +266,8 @@ class Known:
         at, _ = self.tree.parting(leaving.tenant, against)
         found = self._spending.get(at)
         if found is None:
-            found = Spending(self.standings_below(at), self.tree.guarantees(at))
+            below, owned = self.standings_below(at), self.tree.guarantees(at)
+            found = Spending(below, owned, self.tree.pools)
             self._spending[at] = found
         return found.would_pay(leaving.seated())
 
@@ -266,20 +290,41 @@ class Known:
             found.extend(self.standings_below(child))
         return found
 
-    def shares(self, form: Form) -> dict[TenantName, list[int]]:
-        """Return what division grants now of `form`, per queue and tier, in quanta."""
-        found = self._shares.get(form)
+    def share(self, queue: TenantName, form: Form) -> list[int]:
+        """Return what division grants the queue now of `form`, quanta per tier."""
+        return self._divided().share(queue, form)
+
+    def _divided(self) -> Division:
+        """Return the division, after it was told what is asked for by now."""
+        if self._division is None:
+            self._division = Division(self.tree)
+            self._unasked.update(self.tree.queues)
+        changed = sorted(name for name in self._unasked if name in self.tree.queues)
+        self._unasked.clear()
+        for tenant in changed:
+            wanted = self.view(tenant).wanted
+            for form in self._division.asked_for(tenant).union(wanted):
+                self._division.ask(tenant, form, wanted.get(form, [0] * TIERS))
+        if self.tree.pools.members:
+            above = {queue for name in changed for queue in self.tree.path(name)}
+            for queue in sorted(above):
+                self._entitle(self._division, queue)
+        return self._division
+
+    def _entitle(self, division: Division, queue: TenantName) -> None:
+        """Say which forms the queue's guarantees of groups are spent on."""
+        owned, pools = self.tree.guarantees(queue), self.tree.pools
+        if any(owned.get(group) for group in pools.members):
+            below = self.standings_below(queue)
+            amounts = entitlements(below, owned, pools)
+            for form in sorted(set(pools.forms()) | amounts.keys()):
+                division.entitle(queue, form, amounts.get(form, 0))
+
+    def loan(self, queue: TenantName) -> Share:
+        """Return the queue's share of what is borrowed, by value."""
+        found = self._loans.get(queue)
         if found is None:
-            demands = {
-                tenant: tuple(self.view(tenant).wanted.get(form, [0] * TIERS))
-                for tenant in self.tree.queues
-            }
-            unit = charge(form)
-            amounts = (amount for tiers_ in demands.values() for amount in tiers_)
-            if any(amount % unit for amount in amounts):
-                unit = 1
-            found = division(self.tree, form, demands, unit)
-            self._shares[form] = found
+            found = self._loans[queue] = borrowed_share(self.tree, queue)
         return found
 
     def court(self, now: float) -> Court:
@@ -289,7 +334,7 @@ class Known:
             now=now,
             tree=self.tree,
             covers=self.cover,
-            shares=lambda queue, form: self.shares(form)[queue],
+            shares=self.share,
             tier_use=lambda tenant, form: self.view(tenant).use.get(form, nothing),
             min_runtime_s=self.policy.min_runtime_s,
         )
@@ -310,6 +355,7 @@ class Known:
             started=gang.started,
             saved=gang.saved_at(now),
             restart_cost_s=gang.restart_cost_s,
+            submitted=gang.submitted,
             leaving=gang.phase is Phase.LEAVING,
             planned=gang.phase is Phase.HELD,
         )
@@ -327,8 +373,13 @@ class Known:
             covered=self.cover(gang.tenant).get(gang.id) == form,
             uses={q: self.tree.used(q, form) for q in self.tree.path(gang.tenant)},
             members=gang.members,
+            submitted=gang.submitted,
         )
 
     def tier(self, gang: Gang) -> WorkloadClass:
         """Return the tier in which the gang's demand is divided."""
         return self.view(gang.tenant).tier(gang.id, gang.workload_class)
+
+    def kind(self, gang: Gang) -> WorkloadClass:
+        """Return the gang's class as other tenants must see it."""
+        return self.view(gang.tenant).kind(gang.id, gang.workload_class)

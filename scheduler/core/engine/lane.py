@@ -29,17 +29,18 @@ from scheduler.core.cluster import Mask
 from scheduler.core.engine.gangs import NEVER, Gang, Phase
 from scheduler.core.engine.known import Reclaim, TenantView
 from scheduler.core.engine.state import State
+from scheduler.core.fairness import turn
 from scheduler.core.gpu import Form
 from scheduler.core.reclaim import (
     Court,
     Taker,
+    Urgency,
     faults,
     find_exchange,
     may_take_burst,
+    outranks,
 )
 from scheduler.core.workload import GangId, PodUid, TenantName, WorkloadClass
-
-SHARE_SCALE = 1 << 20
 
 
 class Lane:
@@ -125,7 +126,7 @@ class Lane:
 
     def _band(self, gang: Gang) -> int:
         if gang.id in self.state.cover(gang.tenant):
-            return int(gang.workload_class)
+            return int(self.state.kind(gang))
         return len(WorkloadClass) + int(not self.state.tier(gang).is_inference)
 
     def _fair_order(self) -> list[Gang]:
@@ -150,21 +151,28 @@ class Lane:
         nothing is started that its next gang would preempt.
         """
         state = self.state
-        view = state.view(tenant)
+        view, queue = state.view(tenant), state.tree.queues[tenant]
         reached: dict[Form, int] = {}
         shares: dict[Form, int] = {}
-        ratio = 0
+        latest: tuple[object, ...] = ()
         for own, gang in sorted((_own_order(gang, view), gang) for gang in gangs):
             wish = gang.waiting(state.possible_forms(gang))
             form = wish.form
             if form not in reached:
                 reached[form] = state.tree.used(tenant, form)
-                shares[form] = sum(state.shares(form)[tenant])
+                shares[form] = sum(state.share(tenant, form))
+            mine = turn(
+                covered=False,  # by bands, above
+                used=reached[form],
+                quanta=wish.quanta,
+                share=shares[form],
+                priority=queue.priority,
+                borrowed=state.loan(tenant),
+                order=queue.order,
+            )
             reached[form] += wish.quanta
-            share = shares[form]
-            reach = reached[form] * SHARE_SCALE // share if share else 1 << 62
-            ratio = max(ratio, reach)
-            yield (own[0], ratio, *own[1:]), gang
+            latest = max(latest, mine)
+            yield (own[0], latest, *own[1:]), gang
 
     def ask(self, gang: Gang) -> Ask:
         """Return the gang as the allocator sees it."""
@@ -261,18 +269,24 @@ class Lane:
             if other.form == form and not other.overdue:
                 yield other
         for other in state.gangs.running_of(gang.tenant):
-            if other.form == form and _outranks(gang, other):
+            if other.form == form and self._outranks(gang, other):
                 yield other
         takes_burst = may_take_burst(taker, court)
         for other in state.gangs.by_phase[Phase.HELD].values():
             own = other.tenant == gang.tenant
-            if other.form == form and (_outranks(gang, other) if own else takes_burst):
+            wins = self._outranks(gang, other) if own else takes_burst
+            if other.form == form and wins:
                 yield other
         if takes_burst:
             for tenant in state.tree.queues:
                 if tenant != gang.tenant:
                     at, _ = state.tree.parting(tenant, gang.tenant)
                     yield from (g for g in state.burst(tenant, at) if g.form == form)
+
+    def _outranks(self, gang: Gang, other: Gang) -> bool:
+        """Whether the tenant lets the one gang stop the other."""
+        rule = self.state.tree.queues[gang.tenant].preempt_within
+        return outranks(rule, _urgency(gang), _urgency(other))
 
     # -- 5: time of the next look --------------------------------------------------
 
@@ -341,9 +355,8 @@ class Lane:
         )
 
 
-def _outranks(gang: Gang, other: Gang) -> bool:
-    ours = (int(gang.workload_class), -gang.priority)
-    return ours < (int(other.workload_class), -other.priority)
+def _urgency(gang: Gang) -> Urgency:
+    return int(gang.workload_class), -gang.priority, gang.submitted
 
 
 def _own_order(gang: Gang, view: TenantView) -> tuple[int, int, int, float, GangId]:

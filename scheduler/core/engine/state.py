@@ -5,7 +5,7 @@ the tree what each tenant is charged, the gangs how far each has come. What shou
 happen outside gathers in ``actions``.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from scheduler.core.allocator import Admission
 from scheduler.core.cluster import Node
@@ -18,7 +18,7 @@ from scheduler.core.events import (
     Withdraw,
 )
 from scheduler.core.gpu import Form
-from scheduler.core.quota import UNLIMITED, Queue, QuotaTree
+from scheduler.core.quota import UNLIMITED, Fleet, Queue, QuotaTree
 from scheduler.core.reclaim import Exchange
 from scheduler.core.workload import (
     GangId,
@@ -334,29 +334,32 @@ class State(Known):
             if gang.is_loose:
                 self.withdraw(gang, reason, now)
 
-    def set_tenants(self, queues: Sequence[Queue], now: float) -> None:
+    def set_tenants(self, queues: Sequence[Queue], fleet: Fleet, now: float) -> None:
         """Replace the tree; nothing that runs is lost.
 
         A tenant that is gone while its pods hold devices keeps a queue without
         guarantee, so that all it holds is burst.
         """
-        QuotaTree(queues)  # refuses what is wrong with them, whoever is added below
+        QuotaTree(queues, fleet)  # refuses what is wrong, whoever is added below
         gangs = self.gangs.by_id.values()
         holders = {gang.tenant for gang in gangs if gang.phase is not Phase.WAITING}
         orphans = sorted(holders - {queue.name for queue in queues})
-        self._plant(queues, orphans)
+        self._plant(queues, orphans, fleet)
         self.touch_all()
         self._withdraw_unentitled(now)
 
     def shelter(self, tenant: TenantName) -> None:
         """Give a tenant that nobody has named a queue without guarantee."""
         queues = [q for name, q in self.tree.queues.items() if name not in self.orphans]
-        self._plant(queues, sorted({*self.orphans, tenant}))
+        self._plant(queues, sorted({*self.orphans, tenant}), self.tree.fleet)
         self.touch_all()
 
-    def _plant(self, queues: Sequence[Queue], orphans: Sequence[TenantName]) -> None:
-        tree = QuotaTree((*queues, *(Queue(name=name) for name in orphans)))
-        tree.capacity = self.cluster.capacity()
+    def _plant(
+        self, queues: Sequence[Queue], orphans: Sequence[TenantName], fleet: Fleet
+    ) -> None:
+        tree = QuotaTree((*queues, *(Queue(name=name) for name in orphans)), fleet)
+        if self.cluster.names:  # else nobody knows yet what there is
+            tree.capacity = self.cluster.capacity()
         self.tree = tree
         self.orphans = frozenset(orphans)
         self.excused.clear()
@@ -380,8 +383,12 @@ class State(Known):
                 continue
             if not self.is_tenant(gang.tenant):
                 self.withdraw(gang, "its tenant is gone", now)
-            elif any((q, gang.form) in self.excused for q in path):
+            elif self._is_excused(path, gang.form):
                 self.withdraw(gang, "its tenant's limit was lowered", now)
+
+    def _is_excused(self, path: Sequence[TenantName], form: Form | None) -> bool:
+        chain = self.tree.pools.chain(form) if form else ()
+        return any((q, pool) in self.excused for q in path for pool in chain)
 
     # -- books -------------------------------------------------------------------
 
@@ -448,14 +455,23 @@ class State(Known):
 
     def _give_back(self, tenant: TenantName, form: Form, quanta: int) -> None:
         self.tree.release(tenant, form, quanta)
-        for queue in self.tree.path(tenant):
-            if (queue, form) in self.excused:
-                self._excuse_queue(queue, form)
+        if self.excused:
+            for queue, pool in self._bounds(tenant, form):
+                if (queue, pool) in self.excused:
+                    self._excuse_queue(queue, pool)
 
     def _excuse(self, tenant: TenantName, form: Form) -> None:
         """Remember use above a ceiling that no decision of ours has caused."""
+        for queue, pool in self._bounds(tenant, form):
+            self._excuse_queue(queue, pool)
+
+    def _bounds(
+        self, tenant: TenantName, form: Form
+    ) -> Iterator[tuple[TenantName, Form]]:
+        """Queues and pools whose ceilings bind the tenant's use of a form."""
         for queue in self.tree.path(tenant):
-            self._excuse_queue(queue, form)
+            for pool in self.tree.pools.chain(form):
+                yield queue, pool
 
     def _excuse_queue(self, queue: TenantName, form: Form) -> None:
         used, ceiling = self.tree.used(queue, form), self.tree.ceiling(queue, form)

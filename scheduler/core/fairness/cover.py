@@ -1,0 +1,230 @@
+"""What a guarantee covers, and in which tier a demand counts.
+
+*Cover* says which of a queue's gangs its guarantee pays for. It is computed each time
+and never stored: walk the gangs by class, priority, then running before waiting, then
+age, and take each whole gang that still fits the guarantee. The rest is burst,
+including a gang that straddles the edge; a member above ``minMember`` comes after its
+gang and is covered with it only. Running comes before waiting at equal class
+and priority, so that a waiting gang which cannot be placed strips nobody of protection,
+and starting a gang changes no other gang's cover.
+
+A gang on a form is paid by the guarantee of the form first, then by those of the groups
+around it, the smallest first.
+
+Calling training "inference" must not pay: what of a tenant's inference is above its cap
+counts as training, and inference-critical without a grant is plain inference.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from scheduler.core.gpu import Form
+from scheduler.core.quota import Amounts, Fleet, Pools
+from scheduler.core.workload import GangId, WorkloadClass
+
+Rank = tuple[int, int, bool, float, str]
+
+NO_GROUPS = Pools(Fleet())
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One gang as the cover sees it.
+
+    `since` is its start, or its submission if it waits. `form` and `quanta` are what
+    it holds or would like best; `also` holds the other forms a waiting gang accepts.
+    `core` is set on a member above ``minMember``: the gang that it extends.
+    """
+
+    gang: GangId
+    workload_class: WorkloadClass
+    priority: int
+    running: bool
+    since: float
+    form: Form
+    quanta: int
+    also: tuple[tuple[Form, int], ...] = ()
+    core: GangId | None = None
+
+    @cached_property
+    def rank(self) -> Rank:
+        """Sort key of the walk: the guarantee is spent in this order."""
+        return (
+            int(self.workload_class),
+            -self.priority,
+            not self.running,
+            self.since,
+            self.gang,
+        )
+
+
+class Purse:
+    """A guarantee that is being spent: what is left of it, quanta by pool."""
+
+    def __init__(self, guarantee: Amounts, pools: Pools) -> None:
+        self.left = dict(guarantee)
+        self._pools = pools
+
+    def holds(self, form: Form) -> int:
+        """Quanta that could still be paid for the form."""
+        return sum(self.left.get(pool, 0) for pool in self._pools.chain(form))
+
+    def pay(self, form: Form, quanta: int) -> bool:
+        """Pay all of it, or nothing and say so."""
+        chain = self._pools.chain(form)
+        if quanta > sum(self.left.get(pool, 0) for pool in chain):
+            return False
+        for pool in chain:
+            part = min(quanta, self.left.get(pool, 0))
+            if part:
+                self.left[pool] -= part
+                quanta -= part
+        return True
+
+
+def covered_forms(
+    gangs: Sequence[Standing], guarantee: Amounts, pools: Pools = NO_GROUPS
+) -> dict[GangId, Form]:
+    """Return the gangs that `guarantee` (quanta by pool) pays for, with the form."""
+    if any(gang.core is not None for gang in gangs):
+        return Spending(gangs, guarantee, pools).taken
+    purse = Purse(guarantee, pools)
+    rest = sum(guarantee.values())
+    taken: dict[GangId, Form] = {}
+    for gang in sorted(gangs, key=_rank):
+        if not rest:
+            break  # nothing is left for anybody
+        for form, quanta in ((gang.form, gang.quanta), *gang.also):
+            if purse.pay(form, quanta):
+                rest -= quanta
+                taken[gang.gang] = form
+                break
+    return taken
+
+
+class Spending:
+    """One walk along the gangs: whom the guarantee pays for, and what is left where.
+
+    `taken` holds the gangs that are paid for, with the form.
+    """
+
+    def __init__(
+        self, gangs: Iterable[Standing], guarantee: Amounts, pools: Pools = NO_GROUPS
+    ) -> None:
+        self.taken: dict[GangId, Form] = {}
+        self._pools = pools
+        self._keys: list[tuple[Rank, bool]] = []
+        self._left = [dict(guarantee)]
+        purse = Purse(guarantee, pools)
+        passed: set[GangId | None] = set()
+        for key, gang in _walk(gangs):
+            if gang.core not in passed:
+                self._pay(gang, purse)
+            if gang.gang not in self.taken:
+                passed.add(gang.gang)
+            self._keys.append(key)
+            self._left.append(dict(purse.left))
+
+    def _pay(self, gang: Standing, purse: Purse) -> None:
+        for form, quanta in ((gang.form, gang.quanta), *gang.also):
+            if purse.pay(form, quanta):
+                self.taken[gang.gang] = form
+                return
+
+    def would_pay(self, gang: Standing) -> bool:
+        """Whether the guarantee would pay for one more gang that holds its form."""
+        step = bisect_left(self._keys, (gang.rank, False))
+        return gang.quanta <= Purse(self._left[step], self._pools).holds(gang.form)
+
+
+def _walk(gangs: Iterable[Standing]) -> list[tuple[tuple[Rank, bool], Standing]]:
+    """Sort by rank, but no member above ``minMember`` before the gang it extends."""
+    found = sorted(gangs, key=lambda gang: gang.rank)
+    if all(gang.core is None for gang in found):
+        return [((gang.rank, False), gang) for gang in found]
+    ranks = {gang.gang: gang.rank for gang in found}
+    keyed = [(_rank_behind(gang, ranks), gang) for gang in found]
+    return sorted(keyed, key=lambda pair: pair[0])
+
+
+def _rank_behind(gang: Standing, ranks: Mapping[GangId, Rank]) -> tuple[Rank, bool]:
+    if gang.core is None:
+        return gang.rank, False
+    return max(gang.rank, ranks.get(gang.core, gang.rank)), True
+
+
+def covered(
+    gangs: Iterable[Standing], guarantee: Amounts, pools: Pools = NO_GROUPS
+) -> set[GangId]:
+    """Return the gangs that `guarantee` (quanta by pool) pays for."""
+    return set(covered_forms(list(gangs), guarantee, pools))
+
+
+def entitlements(
+    gangs: Sequence[Standing], guarantee: Amounts, pools: Pools
+) -> dict[Form, int]:
+    """Return the guarantee by form: what is owned of groups goes where it is asked for.
+
+    Covered gangs first, as the cover has it; what is left of a group pays in part for
+    the others, by rank. So that division and cover spend the same guarantee.
+    """
+    spending = Spending(gangs, guarantee, pools)
+    cover = spending.taken
+    purse = Purse(guarantee, pools)
+    found = {pool: n for pool, n in guarantee.items() if pool not in pools.members}
+    for gang in sorted(gangs, key=lambda gang: (gang.gang not in cover, gang.rank)):
+        form = cover.get(gang.gang, gang.form)
+        asked = dict(((gang.form, gang.quanta), *gang.also))[form]
+        own = purse.left.get(form, 0)
+        part = min(asked, purse.holds(form))
+        purse.pay(form, part)
+        found[form] = found.get(form, 0) + max(0, part - own)
+    return found
+
+
+# -- tiers --------------------------------------------------------------------
+
+
+def granted(
+    gangs: Sequence[Standing], grant: Amounts, pools: Pools = NO_GROUPS
+) -> list[Standing]:
+    """Return the gangs with inference-critical beyond `grant` as plain inference."""
+    critical = WorkloadClass.INFERENCE_CRITICAL
+    urgent = [gang for gang in gangs if gang.workload_class is critical]
+    if not urgent:
+        return list(gangs)
+    purse = Purse(grant, pools)
+    kept = {
+        gang.gang
+        for gang in sorted(urgent, key=_rank)
+        if purse.pay(gang.form, gang.quanta)
+    }
+    return [
+        replace(gang, workload_class=WorkloadClass.INFERENCE)
+        if gang.workload_class is critical and gang.gang not in kept
+        else gang
+        for gang in gangs
+    ]
+
+
+def demoted(
+    gangs: Sequence[Standing], caps: Amounts, pools: Pools = NO_GROUPS
+) -> set[GangId]:
+    """Return the inference gangs whose demand is divided in the training tier.
+
+    Inference beyond `caps` (quanta by pool) queues in the training tier (design,
+    section 6).
+    """
+    purse = Purse(caps, pools)
+    urgent = [gang for gang in gangs if gang.workload_class.is_inference]
+    return {
+        gang.gang
+        for gang in sorted(urgent, key=_rank)
+        if not purse.pay(gang.form, gang.quanta)
+    }
+
+
+def _rank(standing: Standing) -> Rank:
+    return standing.rank

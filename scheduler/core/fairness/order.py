@@ -1,0 +1,106 @@
+"""Whose turn it is, and who gives back first.
+
+Use of different GPU classes is compared by *value*: what a queue borrows, times the
+worth of its class, over what those around it could lend. That is Kueue's dominant
+resource share (KEP-1714) with weights on the classes.
+"""
+
+from fractions import Fraction
+from math import inf
+
+from scheduler.core.gpu import Form
+from scheduler.core.quota import QuotaTree
+from scheduler.core.workload import TenantName
+
+Share = Fraction | float
+"""A fraction, or infinite."""
+
+
+def borrowed_share(tree: QuotaTree, name: TenantName) -> Share:
+    """Return the part of the lendable value that a queue borrows, over its weight.
+
+    0 for a root and for who borrows nothing; infinite for a queue of weight 0 that
+    borrows all the same.
+    """
+    queue = tree.queues[name]
+    if queue.parent is None:
+        return Fraction(0)
+    forms = [f for f in tree.forms() if f not in tree.pools.members]
+    over = sum(
+        tree.value(pool) * amount for pool, amount in _over(tree, name, forms).items()
+    )
+    if not over:
+        return Fraction(0)
+    lendable = sum(tree.value(f) * tree.potential(queue.parent, f) for f in forms)
+    if not lendable:
+        return Fraction(0)
+    if not queue.weight:
+        return inf
+    return Fraction(over, lendable * queue.weight)
+
+
+def _over(tree: QuotaTree, name: TenantName, forms: list[Form]) -> dict[Form, int]:
+    """Quanta held above the guarantee; what children keep idle counts as held."""
+    if tree.pools.members:
+        return tree.borrowed(name)
+    held = {
+        form: tree.inside(name, form) - tree.guarantee(name, form) for form in forms
+    }
+    return {form: amount for form, amount in held.items() if amount > 0}
+
+
+def give_back_key(
+    tree: QuotaTree, holder: TenantName, taker: TenantName
+) -> tuple[Share, ...] | None:
+    """Sort key of tenants that could give back to `taker`: the smallest does so first.
+
+    From where the two part down to the holder, the queue with the largest share of
+    borrowed value goes first (Kueue, KEP-1714). None where some queue on that way
+    borrows nothing: nothing is due from there.
+    """
+    at, _ = tree.parting(holder, taker)
+    path = tree.path(holder)
+    way = path[: path.index(at) + 1]
+    if any(not tree.borrowed(queue) for queue in way):
+        return None
+    return tuple(-borrowed_share(tree, queue) for queue in reversed(way))
+
+
+def turn(
+    *,
+    covered: bool,
+    used: int,
+    quanta: int,
+    share: int,
+    priority: int = 0,
+    borrowed: Share = Fraction(0),
+    order: int = 0,
+) -> tuple[object, ...]:
+    """Sort key of two tenants that want the same form next: the smaller goes first.
+
+    Covered demand, then who is not above its share, then priority, then who would be
+    further below its share, then who borrows less, then age.
+
+    Parameters
+    ----------
+    covered
+        Whether the guarantee pays for the next gang.
+    used, quanta, share
+        What the tenant uses, what its next gang needs, what division grants it.
+    borrowed
+        Its `borrowed_share`.
+    """
+    return (
+        not covered,
+        used > share,
+        -priority,
+        reach(used + quanta, share),
+        reach(used, share),
+        borrowed,
+        order,
+    )
+
+
+def reach(used: int, share: int) -> Share:
+    """Return use relative to the share; infinite where nothing is granted."""
+    return Fraction(used, share) if share else (inf if used else Fraction(0))

@@ -1,0 +1,417 @@
+"""The tenant tree: who may hold how much, in integers.
+
+Theory of operation
+-------------------
+A tree of queues; pods are charged to leaves (tenants). Per *pool*, which is a form of
+GPU or a group of classes (``pools``), each queue has
+
+* a *guarantee*, theirs whenever they ask. What was *promised* is scaled down while it
+  does not fit what is there (``scaling``);
+* a *borrowing limit* (most it may hold above the guarantee) and a hard *limit*;
+  their minimum is the queue's *ceiling*;
+* a *burst* bound over all pools without a borrowing limit, by value (``lending``);
+* a *lending limit*: how much of its idle guarantee others may use (``keeping``).
+
+Two questions follow, each a walk up the tree:
+
+* ``room``: how much more may be charged before a ceiling is met. Demand that the
+  guarantee covers may claim it even when nothing is idle: borrowers give way;
+* ``available``: how much of it without touching what others keep for themselves.
+
+The model is Kueue's ``resource_node.go`` with one difference: a parent's guarantee is
+a total that contains its children's, not an addition to them (design, section 6).
+
+Amounts are quanta. Forms do not replace one another: each is a pool of its own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+
+from scheduler.core.gpu import Form
+from scheduler.core.quota.keeping import Keeping
+from scheduler.core.quota.lending import borrowed, burst_room
+from scheduler.core.quota.pools import Pools
+from scheduler.core.quota.queue import UNLIMITED, Amounts, Fleet, Queue, quanta
+from scheduler.core.quota.scaling import Shortage, scale
+from scheduler.core.workload import TenantName
+
+
+class QuotaTree:
+    """The tree with its charges.
+
+    Raises
+    ------
+    ValueError
+        When a name is taken twice, a parent is missing, the parents form a cycle, or
+        groups overlap. Guarantees that do not fit are scaled, not refused (``rules``
+        says what an owner may not ask for).
+    """
+
+    def __init__(self, queues: Iterable[Queue], fleet: Fleet | None = None) -> None:
+        self.fleet = fleet or Fleet()
+        self.pools = Pools(self.fleet)
+        self.queues: dict[TenantName, Queue] = {}
+        for queue in queues:
+            if queue.name in self.queues:
+                raise ValueError(f"queue {queue.name!r} is defined twice")
+            self.queues[queue.name] = queue
+        self.children: dict[TenantName | None, list[TenantName]] = {None: []}
+        self._paths: dict[TenantName, tuple[TenantName, ...]] = {}
+        self._partings: dict[
+            tuple[TenantName, TenantName], tuple[TenantName, TenantName]
+        ] = {}
+        self._link()
+        self._promised: dict[TenantName, Amounts] = {
+            name: quanta(queue.guarantee) for name, queue in self.queues.items()
+        }
+        self._limits = {n: quanta(q.limit) for n, q in self.queues.items()}
+        self._loans = {n: quanta(q.borrowing_limit) for n, q in self.queues.items()}
+        self._top_ceiling = quanta(self.fleet.burst_ceiling)
+        self._ceilings: dict[tuple[TenantName, Form], int] = {}
+        self._bounded = frozenset(
+            name
+            for name, queue in self.queues.items()
+            if queue.burst_milli is not None and any(self._promised[name].values())
+        )
+        self._keeps = any(queue.lending_limit for queue in self.queues.values())
+        self._used: dict[TenantName, dict[Form, int]] = {n: {} for n in self.queues}
+        self._top: dict[Form, int] = {}
+        self._top_over: dict[Form, int] = {}
+        self._owned: Mapping[TenantName, Amounts] = self._promised
+        self._shortages: tuple[Shortage, ...] = ()
+        self._keeping: Keeping | None = None
+        self._capacity: dict[Form, int] | None = None  # unknown: nothing is scaled
+        self._settled = False
+        self._twin: QuotaTree | None = None
+        self._potentials: dict[tuple[TenantName, Form], int] = {}
+
+    # -- shape ---------------------------------------------------------------
+
+    def _link(self) -> None:
+        for name, queue in self.queues.items():
+            if queue.parent is not None and queue.parent not in self.queues:
+                raise ValueError(f"queue {name!r}: unknown parent {queue.parent!r}")
+            self.children.setdefault(queue.parent, []).append(name)
+        for name in self.queues:
+            self._paths[name] = tuple(self._climb(name))
+        for siblings in self.children.values():
+            siblings.sort(key=lambda name: (self.queues[name].order, name))
+
+    def _climb(self, name: TenantName) -> Iterator[TenantName]:
+        seen: set[TenantName] = set()
+        at: TenantName | None = name
+        while at is not None:
+            if at in seen:
+                raise ValueError(f"queue {name!r}: its parents form a cycle")
+            seen.add(at)
+            yield at
+            at = self.queues[at].parent
+
+    def path(self, name: TenantName) -> tuple[TenantName, ...]:
+        """Return the queue and its ancestors, the root last."""
+        return self._paths[name]
+
+    def is_leaf(self, name: TenantName) -> bool:
+        """Whether pods may be charged to the queue."""
+        return name in self.queues and not self.children.get(name)
+
+    def parting(self, a: TenantName, b: TenantName) -> tuple[TenantName, TenantName]:
+        """Return the ancestors of two tenants just below where their paths meet.
+
+        Protection between tenants is judged at these siblings (design, section 6).
+        """
+        found = self._partings.get((a, b))
+        if found is None:
+            path_a, path_b = self._paths[a], self._paths[b]
+            shared = set(path_a) & set(path_b)
+            below_a = [name for name in path_a if name not in shared]
+            below_b = [name for name in path_b if name not in shared]
+            found = (below_a[-1] if below_a else a, below_b[-1] if below_b else b)
+            self._partings[a, b] = found
+        return found
+
+    # -- what is there ---------------------------------------------------------
+
+    @property
+    def capacity(self) -> Mapping[Form, int]:
+        """Quanta of the fleet by form."""
+        return self._capacity or {}
+
+    @capacity.setter
+    def capacity(self, capacity: Mapping[Form, int]) -> None:
+        if capacity != self._capacity:
+            self._capacity = dict(capacity)
+            self._settled = False
+            self._twin = None
+            self._potentials = {}
+
+    @property
+    def shortages(self) -> tuple[Shortage, ...]:
+        """Guarantees that cannot all be served now: condition ``Unreachable``."""
+        self._settle()
+        return self._shortages
+
+    def _settle(self) -> None:
+        """Scale the guarantees to what is there, and open the books on what is kept."""
+        if self._settled:
+            return
+        self._settled = True
+        owned: Mapping[TenantName, Amounts] = self._promised
+        shortages: list[Shortage] = []
+        if self._capacity is not None:
+            owned, shortages = scale(
+                self.pools, self._queues_below, self._promised, self._capacity
+            )
+        self._shortages = tuple(shortages)
+        if self._keeps and (owned != self._owned or self._keeping is None):
+            self._owned = owned
+            self._keeping = self._open_books()
+        self._owned = owned
+
+    def _queues_below(self, name: TenantName | None) -> list[Queue]:
+        return [self.queues[child] for child in self.children.get(name, ())]
+
+    def _open_books(self) -> Keeping:
+        kept = {name: self._kept(name) for name in self.queues}
+        pools = {pool for amounts in kept.values() for pool in amounts}
+        books = Keeping(self.pools, kept)
+        for name in self._bottom_up():
+            books.seed(self._paths[name], pools)
+        for name, used in self._used.items():
+            for form in sorted(used):
+                own = self._own_use(name, form)
+                if own and form not in self.pools.members:
+                    books.charge(self._paths[name], form, own)
+        return books
+
+    def _bottom_up(self) -> list[TenantName]:
+        return sorted(self.queues, key=lambda name: (-len(self._paths[name]), name))
+
+    def _own_use(self, name: TenantName, form: Form) -> int:
+        below = (self._used[child] for child in self.children.get(name, ()))
+        return self._used[name][form] - sum(used.get(form, 0) for used in below)
+
+    def _kept(self, name: TenantName) -> dict[Form, int]:
+        lent = quanta(self.queues[name].lending_limit)
+        owned = self._owned[name]
+        kept = {pool: owned.get(pool, 0) - amount for pool, amount in lent.items()}
+        return {pool: amount for pool, amount in kept.items() if amount > 0}
+
+    # -- rules ---------------------------------------------------------------
+
+    def guarantee(self, name: TenantName, pool: Form) -> int:
+        """Quanta of a pool that are theirs on demand, as far as they are there."""
+        if not self._settled:
+            self._settle()
+        return self._owned[name].get(pool, 0)
+
+    def guarantees(self, name: TenantName) -> Amounts:
+        """All guarantees of one queue, quanta by pool, as far as they are there."""
+        if not self._settled:
+            self._settle()
+        return self._owned[name]
+
+    def promised(self, name: TenantName) -> Amounts:
+        """All guarantees of one queue as its owner wrote them, quanta by pool."""
+        return self._promised[name]
+
+    def ceiling(self, name: TenantName, pool: Form) -> int:
+        """Return the most quanta the queue may hold, ``UNLIMITED`` if nothing binds.
+
+        It counts from what was promised: lost nodes put nobody above a ceiling. A
+        borrowing limit counts from all that is guaranteed inside and around the pool.
+        """
+        known = self._ceilings.get((name, pool))
+        if known is None:
+            known = self._limits[name].get(pool, UNLIMITED)
+            loan = self._loans[name].get(pool)
+            if self.queues[name].weight == 0:
+                loan = 0  # no part in the burst pool
+            if loan is not None:
+                known = min(known, loan + self.entitled(name, pool))
+            self._ceilings[name, pool] = known
+        return known
+
+    def entitled(self, name: TenantName, pool: Form) -> int:
+        """Quanta promised for forms inside the pool, and for groups around it."""
+        related = (
+            amount
+            for other, amount in self._promised[name].items()
+            if pool in self.pools.chain(other) or other in self.pools.chain(pool)
+        )
+        return sum(related)
+
+    def inference_caps(self, name: TenantName) -> dict[Form, int]:
+        """Return the most quanta by pool that may count as the tenant's inference.
+
+        What is guaranteed, and as much again where no other burst is written down.
+        """
+        owned, burst = self._promised[name], quanta(self.queues[name].inference_burst)
+        return {
+            pool: owned.get(pool, 0) + burst.get(pool, owned.get(pool, 0))
+            for pool in sorted({*owned, *burst})
+        }
+
+    def critical(self, name: TenantName) -> dict[Form, int]:
+        """Return the most quanta by pool that may count as inference-critical."""
+        return quanta(self.queues[name].critical)
+
+    def kept(self, name: TenantName, pool: Form) -> int:
+        """Quanta of the guarantee that are never lent."""
+        if not self._keeps:
+            return 0
+        self._settle()
+        return self._kept(name).get(pool, 0)
+
+    def value(self, pool: Form) -> int:
+        """Worth of a quantum of the pool, in thousandths of an A100-80GB's."""
+        return self.pools.value(pool)
+
+    # -- amounts -------------------------------------------------------------
+
+    def used(self, name: TenantName, pool: Form) -> int:
+        """Quanta charged in the subtree."""
+        return self._used[name].get(pool, 0)
+
+    def held(self, name: TenantName, pool: Form) -> int:
+        """Quanta the subtree takes out of its parent: used, or kept while idle."""
+        self._settle()
+        if self._keeping is None:
+            return self.used(name, pool)
+        return self._keeping.held(name, pool)
+
+    def inside(self, name: TenantName, pool: Form) -> int:
+        """Quanta used by the queue itself or held by its children."""
+        self._settle()
+        if self._keeping is None:
+            return self.used(name, pool)
+        return self._keeping.inside(name, pool)
+
+    def borrowed(self, name: TenantName) -> dict[Form, int]:
+        """Quanta held above the guarantee, by the pool that would have to pay."""
+        return borrowed(self.pools, self._used[name], self.guarantees(name))
+
+    def room(self, name: TenantName, form: Form) -> int:
+        """Quanta that may still be charged before a ceiling on the path is met."""
+        path, chain = self._paths[name], self.pools.chain(form)
+        left = UNLIMITED
+        for queue in path:
+            used = self._used[queue]
+            for pool in chain:
+                free = self.ceiling(queue, pool) - used.get(pool, 0)
+                if free < left:
+                    left = free
+        for queue in path:
+            if queue in self._bounded:
+                left = min(left, self._burst_room(queue, form))
+        if self._top_ceiling:
+            left = min(left, self._top_room(path[-1], chain))
+        return left
+
+    def _burst_room(self, name: TenantName, form: Form) -> int:
+        burst = self.queues[name].burst_milli
+        assert burst is not None
+        used, promised, loans = (
+            self._used[name],
+            self._promised[name],
+            self._loans[name],
+        )
+        return burst_room(self.pools, used, promised, loans, burst, form)
+
+    def _top_room(self, root: TenantName, chain: Sequence[Form]) -> int:
+        """Quanta a root may still be charged below the fleet's burst ceiling."""
+        left = UNLIMITED
+        for pool in chain:
+            ceiling = self._top_ceiling.get(pool)
+            if ceiling is not None:
+                idle = self.entitled(root, pool) - self.used(root, pool)
+                left = min(left, ceiling - self._top_over.get(pool, 0) + max(0, idle))
+        return left
+
+    def available(self, name: TenantName, form: Form) -> int:
+        """Quanta that may be charged without touching what others keep for themselves.
+
+        Negative when more is held than there is (nodes were lost).
+        """
+        self._settle()
+        left = self.room(name, form)
+        if self._keeping is None:
+            for pool in self.pools.chain(form):
+                free = self._capacity_of(pool) - self._top.get(pool, 0)
+                left = min(left, free)
+            return left
+        *rows, fleet = self._keeping.slacks(self._paths[name], form)
+        for queue, row in zip(self._paths[name], rows, strict=True):
+            for pool, inside, slack in row:
+                left = min(left, self.ceiling(queue, pool) - inside + slack)
+        for pool, inside, slack in fleet:
+            left = min(left, self._capacity_of(pool) - inside + slack)
+        return left
+
+    def _capacity_of(self, pool: Form) -> int:
+        return self.pools.total(self.capacity, pool)
+
+    def potential(self, name: TenantName, form: Form) -> int:
+        """Quanta that would be available if nobody used anything, at least 0."""
+        known = self._potentials.get((name, form))
+        if known is None:
+            known = max(0, self._idle_twin().available(name, form))
+            self._potentials[name, form] = known
+        return known
+
+    def most(self, name: TenantName, form: Form) -> int:
+        """Return the most quanta its ceilings would ever let the queue hold."""
+        return self._idle_twin().room(name, form)
+
+    def _idle_twin(self) -> "QuotaTree":
+        if self._twin is None:
+            self._twin = QuotaTree(self.queues.values(), self.fleet)
+            if self._capacity is not None:
+                self._twin.capacity = self._capacity
+        return self._twin
+
+    def charge(self, name: TenantName, form: Form, amount: int) -> None:
+        """Charge quanta to the tenant and its ancestors; negative gives them back."""
+        path, chain = self._paths[name], self.pools.chain(form)
+        if self._top_ceiling:
+            self._charge_top(path[-1], chain, amount)
+        for queue in path:
+            used = self._used[queue]
+            for pool in chain:
+                used[pool] = used.get(pool, 0) + amount
+        for pool in chain:
+            self._top[pool] = self._top.get(pool, 0) + amount
+        if self._keeping is not None:
+            self._keeping.charge(path, form, amount)
+
+    def _charge_top(self, root: TenantName, chain: Sequence[Form], amount: int) -> None:
+        for pool in chain:
+            used, owned = self.used(root, pool), self.entitled(root, pool)
+            rise = max(0, used + amount - owned) - max(0, used - owned)
+            self._top_over[pool] = self._top_over.get(pool, 0) + rise
+
+    def release(self, name: TenantName, form: Form, amount: int) -> None:
+        """Give back what was charged."""
+        self.charge(name, form, -amount)
+
+    def __copy__(self) -> "QuotaTree":
+        """Share what is written down; books are the twin's own."""
+        twin = object.__new__(QuotaTree)
+        twin.__dict__ = self.__dict__ | {
+            "_used": {name: dict(used) for name, used in self._used.items()},
+            "_top": dict(self._top),
+            "_top_over": dict(self._top_over),
+            "_keeping": self._keeping.copy() if self._keeping else None,
+        }
+        return twin
+
+    def copy(self) -> "QuotaTree":
+        """Return a tree with the same queues, capacity and charges."""
+        self._settle()
+        return copy(self)
+
+    def forms(self) -> list[Form]:
+        """Every pool that is guaranteed, charged or offered, sorted."""
+        named = {pool for amounts in self._promised.values() for pool in amounts}
+        charged = {pool for pool, amount in self._top.items() if amount}
+        return sorted(named | charged | set(self.capacity))
