@@ -36,6 +36,7 @@ from scheduler.core.events import (
 )
 from scheduler.core.gpu import Form
 from scheduler.core.placement import MAX_SCORE, best_node, node_scores
+from scheduler.core.quota import Fleet, Queue, Shortage, refusals
 from scheduler.core.reclaim import find_exchange
 from scheduler.core.workload import NodeName, Pod, PodUid
 
@@ -381,6 +382,22 @@ class Engine:
     def queue(self, now: float) -> tuple[QueueEntry, ...]:
         """List waiting gangs in the order decisions are taken."""
         return views.queue(self._state, self._lane)
+
+    def shortages(self) -> tuple[Shortage, ...]:
+        """Guarantees that cannot all be served on the nodes that are there."""
+        return self._state.tree.shortages
+
+    def refusals(
+        self, queues: Sequence[Queue], fleet: Fleet | None = None
+    ) -> tuple[str, ...]:
+        """Say what keeps a tree of queues from replacing the present one, in numbers.
+
+        Empty when it may. An update that does not worsen a shortage always may.
+        """
+        tree = self._state.tree
+        cluster = self._state.cluster
+        capacity = cluster.capacity() if cluster.names else None
+        return tuple(refusals(queues, fleet or tree.fleet, capacity, tree))
 
     def stranded(self) -> int:
         """Quanta of the fleet that MIG layouts leave unused."""

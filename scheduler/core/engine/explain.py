@@ -1,5 +1,7 @@
 """Why a pod is where it is, and who holds what: answers for people."""
 
+from collections.abc import Collection, Iterator
+
 from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.lane import Lane
 from scheduler.core.engine.state import State
@@ -195,18 +197,40 @@ def _who_binds(state: State, gang: Gang, form: Form) -> TenantName:
     """Return the queue whose ceiling a waiting gang meets, else its tenant."""
     if gang.phase is Phase.WAITING:
         for queue in state.tree.path(gang.tenant):
-            left = state.tree.ceiling(queue, form) - state.tree.used(queue, form)
-            if gang.quanta(form) > left:
+            if gang.quanta(form) > state.tree.own_room(queue, form):
                 return queue
     return gang.tenant
 
 
 def _account(state: State, queue: TenantName, form: Form) -> str:
     used = amount(state.tree.used(queue, form), form)
-    owned = amount(state.tree.guarantee(queue, form), form)
-    text = f"{queue} uses {used}, guaranteed {owned}"
+    text = f"{queue} uses {used}, guaranteed {_owned(state, queue, form)}"
     ceiling = state.tree.ceiling(queue, form)
-    return text if ceiling == UNLIMITED else f"{text}, limit {amount(ceiling, form)}"
+    if ceiling != UNLIMITED:
+        return f"{text}, limit {amount(ceiling, form)}"
+    if state.tree.is_burst_bound(queue):
+        room = state.tree.own_room(queue, form)
+        return f"{text}, may burst by {amount(max(0, room), form)} more"
+    return text
+
+
+def _owned(state: State, queue: TenantName, form: Form) -> str:
+    """Write what is guaranteed for a form, by itself and by the groups around it."""
+    tree = state.tree
+    owned, promised = tree.guarantees(queue), tree.promised(queue)
+    parts = [_kept_of(owned.get(form, 0), promised.get(form, 0), form)]
+    for group in tree.pools.chain(form)[1:]:
+        if promised.get(group):
+            kept = _kept_of(owned.get(group, 0), promised[group], group)
+            parts.append(f"{kept} of {group}")
+    return " and ".join(parts)
+
+
+def _kept_of(kept: int, promised: int, pool: Form) -> str:
+    text = amount(kept, pool)
+    if kept == promised:
+        return text
+    return f"{text} (promised {amount(promised, pool)}, which is not there)"
 
 
 def amount(quanta: int, form: Form) -> str:
@@ -225,14 +249,15 @@ def tenants(state: State) -> tuple[TenantUse, ...]:
     for name in sorted(state.tree.queues):
         for form in state.tree.forms():
             row = _tenant_use(state, name, form)
-            if row.guarantee or row.used or row.pending or row.leaving:
+            if row.promised or row.used or row.pending or row.leaving:
                 rows.append(row)
     return tuple(rows)
 
 
 def _tenant_use(state: State, name: TenantName, form: Form) -> TenantUse:
     tree = state.tree
-    below = [s for s in state.standings_below(name) if s.form == form]
+    inside = tree.pools.inside(form)
+    below = [s for s in state.standings_below(name) if s.form in inside]
     cover = state.cover(name)
     ceiling = tree.ceiling(name, form)
     seated = [s for s in below if s.running and s.gang not in state.reclaims]
@@ -241,21 +266,33 @@ def _tenant_use(state: State, name: TenantName, form: Form) -> TenantUse:
         parent=tree.queues[name].parent,
         form=form,
         guarantee=tree.guarantee(name, form),
+        promised=tree.promised(name).get(form, 0),
         used=sum(s.quanta for s in seated),
         covered=sum(s.quanta for s in seated if s.gang in cover),
         pending=sum(s.quanta for s in below) - sum(s.quanta for s in seated),
-        share=sum(state.share(name, form)),
-        leaving=_leaving(state, name, form),
+        share=sum(sum(state.share(name, f)) for f in sorted(inside)),
+        leaving=_leaving(state, name, inside),
         limit=None if ceiling == UNLIMITED else ceiling,
+        conditions=tuple(_conditions(state, name, form)),
     )
 
 
-def _leaving(state: State, name: TenantName, form: Form) -> int:
+def _conditions(state: State, name: TenantName, form: Form) -> Iterator[str]:
+    for shortage in state.tree.shortages:
+        if shortage.form == form and name in dict(shortage.parts):
+            yield f"Unreachable: {shortage}"
+    if name in state.orphans:
+        yield "Deleted: its pods run on, all of them as burst"
+
+
+def _leaving(state: State, name: TenantName, forms: Collection[Form]) -> int:
     gangs = state.gangs.by_phase[Phase.LEAVING].values()
     return sum(
-        gang.quanta(form)
+        gang.quanta(gang.form)
         for gang in gangs
-        if gang.form == form and name in state.tree.path(gang.tenant)
+        if gang.form is not None
+        and gang.form in forms
+        and name in state.tree.path(gang.tenant)
     )
 
 

@@ -84,23 +84,28 @@ class Preemption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantUse:
-    """One queue and form: quanta.
+    """One queue and form, or class group: quanta.
 
+    `guarantee` is what of the `promised` can be kept on the nodes that are there.
     `pending` is wanted and may be decided now, or waits for room that is held for it.
     `leaving` is held by pods that were told to go; it is charged no more, but not free
-    yet. `limit` is None where nothing binds.
+    yet. `limit` is None where nothing binds. `conditions` says, each in one sentence
+    that begins with its name, what keeps the queue from being as its owner wrote it:
+    ``Unreachable`` (guarantees do not fit what is there), ``Deleted`` (pods run on).
     """
 
     name: TenantName
     parent: TenantName | None
     form: Form
     guarantee: int
+    promised: int
     used: int
     covered: int
     pending: int
     share: int
     leaving: int
     limit: int | None
+    conditions: tuple[str, ...] = ()
 
     @property
     def burst(self) -> int:

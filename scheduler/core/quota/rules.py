@@ -15,7 +15,7 @@ from scheduler.core.quota.tree import QuotaTree
 def refusals(
     queues: Sequence[Queue],
     fleet: Fleet,
-    capacity: Mapping[Form, int],
+    capacity: Mapping[Form, int] | None,
     before: QuotaTree | None = None,
 ) -> list[str]:
     """Return what is wrong with a tree of queues; empty when it may be had.
@@ -23,7 +23,7 @@ def refusals(
     Parameters
     ----------
     capacity
-        Quanta of the fleet by form.
+        Quanta of the fleet by form; None while nobody knows.
     before
         The tree it replaces, None for a first one.
     """
@@ -31,7 +31,8 @@ def refusals(
         tree = QuotaTree(queues, fleet)
     except ValueError as error:
         return [str(error)]
-    tree.capacity = capacity
+    if capacity is not None:
+        tree.capacity = capacity
     known = before.queues if before is not None else {}
     changed = [queue for queue in queues if known.get(queue.name) != queue]
     found = [fault for queue in changed for fault in _own_faults(queue, tree)]

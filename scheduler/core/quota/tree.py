@@ -293,20 +293,26 @@ class QuotaTree:
 
     def room(self, name: TenantName, form: Form) -> int:
         """Quanta that may still be charged before a ceiling on the path is met."""
-        path, chain = self._paths[name], self.pools.chain(form)
-        left = UNLIMITED
-        for queue in path:
-            used = self._used[queue]
-            for pool in chain:
-                free = self.ceiling(queue, pool) - used.get(pool, 0)
-                if free < left:
-                    left = free
-        for queue in path:
-            if queue in self._bounded:
-                left = min(left, self._burst_room(queue, form))
+        path = self._paths[name]
+        left = min(self.own_room(queue, form) for queue in path)
         if self._top_ceiling:
-            left = min(left, self._top_room(path[-1], chain))
+            left = min(left, self._top_room(path[-1], self.pools.chain(form)))
         return left
+
+    def own_room(self, name: TenantName, form: Form) -> int:
+        """Quanta that may still be charged before a bound of this queue is met."""
+        used, left = self._used[name], UNLIMITED
+        for pool in self.pools.chain(form):
+            free = self.ceiling(name, pool) - used.get(pool, 0)
+            if free < left:
+                left = free
+        if self.is_burst_bound(name):
+            left = min(left, self._burst_room(name, form))
+        return left
+
+    def is_burst_bound(self, name: TenantName) -> bool:
+        """Whether what the queue borrows is bound by value over all forms."""
+        return name in self._bounded
 
     def _burst_room(self, name: TenantName, form: Form) -> int:
         burst = self.queues[name].burst_milli
