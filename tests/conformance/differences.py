@@ -10,7 +10,7 @@ nothing is looked up by them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.conformance.amounts import bound, exact, table
 from tests.conformance.kinds import kai_shares, koordinator
@@ -20,6 +20,7 @@ from tests.conformance.oracles import (
     kai_division,
     strict_division,
     tiers,
+    tilted_once,
 )
 from tests.conformance.verdict import Case
 
@@ -42,17 +43,22 @@ def difference(kind: str, case: Case) -> Difference | None:
 
 # -- KAI: one division --------------------------------------------------------
 
-Level = tuple[Fraction, list[Sibling]]
-"""A total, and the siblings it is divided among."""
+
+class Level(NamedTuple):
+    """One division that KAI makes: a total among siblings, below `parent`."""
+
+    total: Fraction
+    siblings: list[Sibling]
+    parent: str | None = None
 
 
-def _levels(case: Case) -> list[Level]:
+def kai_levels(case: Case) -> list[Level]:
     """Return every division that KAI makes in a row."""
     if case["kind"] == "fair_share":
-        return [(exact(case["total"]), kai_shares.siblings_of(case))]
+        return [Level(exact(case["total"]), kai_shares.siblings_of(case))]
     if case["kind"] == "fair_share_multi":
         return [
-            (exact(total), kai_shares.siblings_for(case, resource))
+            Level(exact(total), kai_shares.siblings_for(case, resource))
             for resource, total in table(case["total"]).items()
         ]
     return _tree_levels(case)
@@ -68,7 +74,7 @@ def _tree_levels(case: Case) -> list[Level]:
         total, parent = todo.pop()
         level = [s for s in siblings if parents.get(s.name) == parent]
         if level:
-            found.append((total, level))
+            found.append(Level(total, level, parent))
             shares = kai_division(total, level, _k(case))
             todo += [(share, name) for name, share in shares.items()]
     return found
@@ -79,7 +85,11 @@ def _k(case: Case) -> Fraction:
 
 
 def _by_kai(case: Case) -> list[tuple[Level, Shares]]:
-    return [(level, kai_division(*level, _k(case))) for level in _levels(case)]
+    k = _k(case)
+    return [
+        (level, kai_division(level.total, level.siblings, k))
+        for level in kai_levels(case)
+    ]
 
 
 def lower_tier_is_served_first(case: Case) -> bool:
@@ -88,10 +98,9 @@ def lower_tier_is_served_first(case: Case) -> bool:
 
 
 def _leaks(level: Level, shares: Shares) -> bool:
-    total, siblings = level
     hungry = False
-    for tier in tiers(siblings):
-        served = any(shares[s.name] > s.granted(total) for s in tier)
+    for tier in tiers(level.siblings):
+        served = any(shares[s.name] > s.granted(level.total) for s in tier)
         if hungry and served:
             return True
         hungry = hungry or any(s.weight and shares[s.name] < s.request for s in tier)
@@ -101,28 +110,46 @@ def _leaks(level: Level, shares: Shares) -> bool:
 def more_is_given_than_asked(case: Case) -> bool:
     """KAI gives a leftover unit whole, also to a queue that asks for less."""
     return any(
-        shares[s.name] > max(s.request, s.granted(level[0]))
+        shares[s.name] > max(s.request, s.granted(level.total))
         for level, shares in _by_kai(case)
-        for s in level[1]
+        for s in level.siblings
+    )
+
+
+def past_use_tilts_without_bound(case: Case) -> bool:
+    """KAI's past use may take a weight away wholly, and counts anew in every round."""
+    k = _k(case)
+    return bool(k) and any(
+        shares != kai_division(level.total, tilted_once(level.total, level.siblings, k))
+        for level, shares in _by_kai(case)
     )
 
 
 def fractions_are_rounded(case: Case) -> bool:
     """KAI limits a share to whole units, also where fractions are asked for."""
-    for level, shares in _by_kai(case):
-        total, siblings = level
-        amounts = kai_shares.amounts_of(total, siblings)
-        step = Fraction(1, kai_shares.scale_of(amounts))
-        if step != 1 and shares != strict_division(total, siblings, step):
-            return True
-    return False
+    return any(_step(level) != 1 for level in kai_levels(case)) and _rounds(case)
 
 
-def use_within_the_guarantee_counts(case: Case) -> bool:
-    """KAI tilts weights by all past use, whoever owned what was used."""
-    levels = _levels(case)
-    return bool(_k(case)) and any(
-        kai_division(*level, _k(case)) != kai_division(*level) for level in levels
+def every_round_is_rounded(case: Case) -> bool:
+    """KAI rounds down whenever it gives, and again what others hand back."""
+    return all(_step(level) == 1 for level in kai_levels(case)) and _rounds(case)
+
+
+def _step(level: Level) -> Fraction:
+    amounts = kai_shares.amounts_of(level.total, level.siblings)
+    return Fraction(1, kai_shares.scale_of(amounts))
+
+
+def _rounds(case: Case) -> bool:
+    """Whether one exact level, rounded once, is another answer than KAI's."""
+    return any(
+        shares
+        != strict_division(
+            level.total,
+            tilted_once(level.total, level.siblings, _k(case)),
+            _step(level),
+        )
+        for level, shares in _by_kai(case)
     )
 
 
@@ -130,45 +157,67 @@ def use_within_the_guarantee_counts(case: Case) -> bool:
 
 
 def parent_asks_more_than_its_children_may_hold(case: Case) -> bool:
-    """KAI does not cap a parent's request by its children's limits."""
-    siblings = kai_shares.siblings_of(case)
-    below = kai_shares.requests_below(siblings, kai_shares.parents_of(case))
-    return any(s.request > below[s.name] for s in siblings if s.name in below)
+    """KAI caps a parent's request by its children's limits and weights nowhere."""
+    total = exact(case["total"])
+    parents = kai_shares.parents_of(case)
+    below: dict[str, list[Sibling]] = {name: [] for name in parents.values()}
+    queues = kai_shares.siblings_of(case)
+    for queue in queues:
+        if queue.name in parents:
+            below[parents[queue.name]].append(queue)
+
+    def may_hold(queue: Sibling) -> Fraction:
+        most = queue.request if queue.weight else queue.granted(total)
+        if queue.name not in below:
+            return most
+        return min(most, sum(map(may_hold, below[queue.name]), Fraction(0)))
+
+    return any(
+        queue.request > sum(map(may_hold, below[queue.name]), Fraction(0))
+        for queue in queues
+        if queue.name in below
+    )
 
 
 def children_own_more_than_their_parent(case: Case) -> bool:
     """KAI's children may be guaranteed more, together, than their parent is.
 
-    Only where several of them want it: a single child just gets what the parent has.
+    It shows where they own more than there is, or where several of them share what
+    their parent got on top of its guarantee.
     """
-    siblings = {s.name: s for s in kai_shares.siblings_of(case)}
-    parents = kai_shares.parents_of(case)
-    total = exact(case["total"])
-    for parent in {None, *parents.values()}:
-        whole = total if parent is None else siblings[parent].granted(total)
-        owned = [
-            s.granted(total) for s in siblings.values() if parents.get(s.name) == parent
-        ]
-        if sum(1 for part in owned if part) > 1 and sum(owned) > whole:
-            return True
-    return False
+    queues = {s.name: s for s in kai_shares.siblings_of(case)}
+    return any(
+        _oversold(level, None if level.parent is None else queues[level.parent])
+        for level in kai_levels(case)
+    )
+
+
+def _oversold(level: Level, parent: Sibling | None) -> bool:
+    owned = [
+        level.total if s.guarantee is None else s.guarantee for s in level.siblings
+    ]
+    if sum(owned) > level.total:
+        return True
+    if parent is None or parent.guarantee is None:
+        return False
+    alone = len(owned) == 1 and level.siblings[0].weight > 0  # gets it as burst
+    return not alone and sum(owned) > parent.guarantee
 
 
 def quotas_add_up_to_more_than_the_parents(case: Case) -> bool:
     """Same, in a check of quotas: siblings are promised what their parent lacks."""
-    promised: dict[tuple[str, str], list[Fraction | None]] = {}
+    promised: dict[tuple[str, str], list[Fraction]] = {}
     owned: dict[tuple[str, str], Fraction | None] = {}
     for queue in case["queues"]:
         for resource, entry in table(queue.get("resources")).items():
             deserved = bound(entry.get("deserved"))
             owned[str(queue["name"]), resource] = deserved
             above = (str(queue.get("parent")), resource)
-            promised.setdefault(above, []).append(deserved)
+            promised.setdefault(above, []).append(deserved or Fraction(0))
     return case["check"] == "nonpreemptible_over_quota" and any(
-        len(parts) > 1
-        and (whole := owned.get(above)) is not None
-        and sum((part or Fraction(0) for part in parts), Fraction(0)) > whole
+        len(parts) > 1 and sum(parts) > whole
         for above, parts in promised.items()
+        if (whole := owned.get(above)) is not None
     )
 
 
@@ -202,6 +251,13 @@ TABLE: Final = (
         " more than it asks for (peers.md 2.2 B)",
     ),
     Difference(
+        name="past use tilts without bound",
+        kinds=_FLAT,
+        holds=past_use_tilts_without_bound,
+        reason="KAI lets past use, of the owner's own guarantee too, take a weight away"
+        " wholly; what was borrowed tilts ours within bounds (peers.md 2.2 C)",
+    ),
+    Difference(
         name="fractions are rounded",
         kinds=_FLAT,
         holds=fractions_are_rounded,
@@ -209,11 +265,11 @@ TABLE: Final = (
         " asked for, we divide exactly (peers.md 2.2 B)",
     ),
     Difference(
-        name="use within the guarantee counts",
+        name="every round is rounded",
         kinds=_FLAT,
-        holds=use_within_the_guarantee_counts,
-        reason="KAI charges past use of the owner's guarantee against its burst; we"
-        " remember borrowed use only (peers.md 2.2 C)",
+        holds=every_round_is_rounded,
+        reason="KAI rounds down in every round, also what others hand back; we find the"
+        " level exactly and round once",
     ),
     Difference(
         name="parent asks more than its children may hold",

@@ -6,7 +6,7 @@ of formulas that the product does not use. They prove nothing about the product.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 Age = tuple[float, str]
@@ -166,6 +166,26 @@ def _fill(
         given[name] += part
         spare -= part
     return given
+
+
+MOST_TILT = 4
+
+
+def tilted_once(
+    total: Fraction, siblings: Sequence[Sibling], k: Fraction
+) -> list[Sibling]:
+    """Tilt weights by past use as KAI's first round does, but within bounds."""
+    found = []
+    for tier in tiers(siblings):
+        short = [s.weight for s in tier if s.request > s.granted(total)]
+        whole = sum(short, Fraction(0))
+        for sibling in tier:
+            factor = Fraction(1)
+            if sibling.weight and whole:
+                factor += k * (1 - sibling.usage * whole / sibling.weight)
+            bounded = min(max(factor, Fraction(1, MOST_TILT)), Fraction(MOST_TILT))
+            found.append(replace(sibling, weight=sibling.weight * bounded))
+    return found
 
 
 # -- Koordinator --------------------------------------------------------------

@@ -25,7 +25,13 @@ def queue_order(case: Case) -> Verdict:
     sides = {name: table(case[name]) for name in ("left", "right")}
     jobs = {name: _job(case, table(case.get(f"{name}_job"))) for name in sides}
     keys = {
-        name: _turn(side, jobs[name], _age_rank(sides, name), _scale(sides, jobs))
+        name: _turn(
+            side,
+            jobs[name],
+            _age_rank(sides, name),
+            _scale(sides, jobs),
+            case.get("total_gpus"),
+        )
         for name, side in sides.items()
     }
     first = min(keys, key=lambda name: keys[name])
@@ -61,7 +67,11 @@ def _age_rank(sides: Mapping[str, Any], name: str) -> int:
 
 
 def _turn(
-    side: Mapping[str, Any], job: Mapping[str, Fraction], order: int, scale: int
+    side: Mapping[str, Any],
+    job: Mapping[str, Fraction],
+    order: int,
+    scale: int,
+    total: Any,
 ) -> tuple[Any, ...]:
     """Ask the product for the key of the queue's dominant resource."""
     resources = table(side.get("resources"))
@@ -73,7 +83,7 @@ def _turn(
             covered=covered,
             used=whole(exact(entry.get("allocated")) * scale),
             quanta=whole(job.get(resource, Fraction(0)) * scale),
-            share=whole(_share(entry) * scale),
+            share=whole(_share(entry, total) * scale),
             priority=int(side.get("priority") or 0),
             borrowed=0,
             order=order,
@@ -88,10 +98,15 @@ def _covers(entry: Mapping[str, Any], job: Fraction) -> bool:
     return owned is None or exact(entry.get("allocated")) + job <= owned
 
 
-def _share(entry: Mapping[str, Any]) -> Fraction:
-    """What division grants now, within the limit."""
+def _share(entry: Mapping[str, Any], total: Any) -> Fraction:
+    """What the queue may hold now: KAI's allocatable share."""
     limit = bound(entry.get("limit"))
+    deserved = entry.get("deserved")
+    owned = Fraction(0) if deserved is None else bound(deserved)
     share = exact(entry.get("fair_share"))
+    if owned is None:  # its limit; where nothing binds, all there is
+        return limit or (share if total is None else exact(total))
+    share = max(owned, share)
     return share if limit is None else min(share, limit)
 
 

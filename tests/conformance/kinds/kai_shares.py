@@ -74,10 +74,12 @@ def amounts_of(total: Fraction, siblings: Sequence[Sibling]) -> list[Fraction]:
 # -- the product's answer -----------------------------------------------------
 
 
-def divide(total: Fraction, siblings: Sequence[Sibling]) -> Shares:
+def divide(
+    total: Fraction, siblings: Sequence[Sibling], k: Fraction = Fraction(0)
+) -> Shares:
     """Ask the product to divide: by the unit where all amounts are whole."""
     scale = scale_of(amounts_of(total, siblings))
-    weights = _integers([s.weight for s in siblings])
+    weights = _tilted(total, siblings, k)
     orders = _ranks(siblings)
     claims = [
         _claim(s, total, scale, weight, orders[s.name])
@@ -105,6 +107,22 @@ def _claim(
     )
 
 
+def _tilted(total: Fraction, siblings: Sequence[Sibling], k: Fraction) -> list[int]:
+    """Ask the product to tilt the weights by past use, `k` being the strength."""
+    weights = _integers([s.weight for s in siblings])
+    if not k:
+        return weights
+    together: dict[float, int] = {}
+    for s, weight in zip(siblings, weights, strict=True):
+        wants = s.request > s.granted(total)
+        together[s.priority] = together.get(s.priority, 0) + (weight if wants else 0)
+    strength = round(1000 * k)
+    return [
+        fairness.tilted(weight, together[s.priority] or weight, s.usage, strength)
+        for s, weight in zip(siblings, weights, strict=True)
+    ]
+
+
 def _integers(weights: Sequence[Fraction]) -> list[int]:
     scale = scale_of(weights, fine=1)
     return [whole(weight * scale) for weight in weights]
@@ -127,7 +145,7 @@ def remaining(total: Fraction, siblings: Sequence[Sibling], shares: Shares) -> F
 def fair_share(case: Case) -> Verdict:
     """Judge one resource divided among queues without a parent."""
     siblings, total = siblings_of(case), exact(case["total"])
-    shares = divide(total, siblings)
+    shares = divide(total, siblings, exact(case.get("k_value")))
     expected = case["expected"]
     got: dict[str, Any] = {"fair_share": _asked(shares, table(expected["fair_share"]))}
     if expected.get("remaining") is not None:
@@ -141,7 +159,11 @@ def fair_share_multi(case: Case) -> Verdict:
     totals = table(case["total"])
     named = {r for amounts in expected.values() for r in table(amounts)}
     shares = {
-        resource: divide(exact(totals.get(resource)), siblings_for(case, resource))
+        resource: divide(
+            exact(totals.get(resource)),
+            siblings_for(case, resource),
+            exact(case.get("k_value")),
+        )
         for resource in sorted(named)
     }
     got = {
