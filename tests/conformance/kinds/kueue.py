@@ -11,8 +11,6 @@ from scheduler.core.workload import TenantName
 from tests import builders, courtroom
 from tests.conformance.amounts import close, number, plain, table
 from tests.conformance.kinds.kueue_tree import (
-    COHORT,
-    QUEUE,
     Family,
     Grove,
     Usage,
@@ -56,8 +54,7 @@ class Scales:
 
     def weigh(self, row: Mapping[str, Any], extra: Sequence[Usage]) -> dict[str, Any]:
         """Ask for a node's share with `extra` of what it has quota for on top."""
-        kind = COHORT if row.get("nodeType") == COHORT else QUEUE
-        name = self.real.family.find(row["node"], kind)
+        name = self.real.family.find(row["node"], row.get("nodeType"))
         known = _known(self.real.family, name)
         own = [usage for usage in extra if usage.key in known]
         self.charge(name, own)
@@ -67,6 +64,9 @@ class Scales:
             self.charge(name, own, -1)
 
     def _share(self, name: TenantName) -> dict[str, Any]:
+        if self.real.family.nodes[name].parent is None:
+            # what the fleet is to us: it has nobody to borrow from
+            return {"share": 0, "dominantResource": "", "borrowing": False}
         resources = self.real.family.resources(self.real.family.root(name))
         ratios = {r: _borrowed(self.even, name, r) for r in resources}
         top = max(resources, key=lambda r: ratios[r], default="")
@@ -101,10 +101,8 @@ def _borrowed(grove: Grove, name: TenantName, resource: str) -> Fraction | float
 
 
 def _borrows(grove: Grove, name: TenantName, resource: str) -> bool:
-    """Whether a node that has a parent holds more than it owns, in some flavor."""
+    """Whether a node holds more than it owns, in some flavor."""
     tree = grove.tree(name, resource)
-    if tree.queues[name].parent is None:
-        return False
     return any(
         tree.held(name, form) > tree.guarantee(name, form) for form in tree.forms()
     )

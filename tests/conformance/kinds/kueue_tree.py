@@ -68,11 +68,14 @@ class Family:
             self.nodes[node.parent] = Node(name=node.parent, parent=None)
 
     def find(self, name: str, kind: str | None = None) -> TenantName:
-        """Find a node by Kueue's name, a queue first if the kind is not told."""
-        both = (queue_name(name), cohort_name(name))
+        """Find a node by Kueue's name: a queue first where its kind is not told."""
+        names = [queue_name(name), cohort_name(name)]
         if kind is not None:
-            both = both[1:] if kind == COHORT else both[:1]
-        return next(found for found in both if found in self.nodes)
+            names = names[1:] if kind == COHORT else names[:1]
+        found = [known for known in names if known in self.nodes]
+        if not found:
+            raise ValueError(f"there is no {kind or 'node'} {name!r}")
+        return found[0]
 
     def root(self, name: TenantName) -> TenantName:
         """Climb to the root."""
