@@ -24,7 +24,7 @@ The search is greedy: victims in order until the taker can be placed, then *add 
 dearest first, everyone whose room turned out not to be needed. Orders that are tried:
 the cheapest first, by cost per device that the taker can use, and for a gang node after
 node; for a single pod each node by itself, the most promising first. The cheapest
-answer wins.
+answer wins. Of equals, the tenant that borrows most gives back first.
 
 Lost work is the cost: quanta x (time since the last checkpoint + restart time) x value
 of the class, plus a fixed amount per gang and a penalty for one freshly started.
@@ -33,9 +33,11 @@ of the class, plus a fixed amount per gang and a penalty for one freshly started
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 
 from scheduler.core.cluster import Cluster, Mask, Placed
-from scheduler.core.gpu import QUANTA_PER_GPU, Form, charge, class_of, value_weight
+from scheduler.core.fairness import Share, give_back_key
+from scheduler.core.gpu import QUANTA_PER_GPU, Form, charge
 from scheduler.core.placement import Member, place_gang
 from scheduler.core.quota import UNLIMITED, PreemptWithin, QuotaTree
 from scheduler.core.workload import GangId, PodUid, TenantName, WorkloadClass
@@ -110,6 +112,8 @@ class Court:
         Quanta per tier that a tenant uses.
     min_runtime_s
         Burst younger than this is spared by exchanges b and c, seconds.
+    loans
+        ``fairness.borrowed_share`` from memory.
     """
 
     now: float
@@ -118,6 +122,17 @@ class Court:
     shares: Callable[[TenantName, Form], Sequence[int]]
     tier_use: Callable[[TenantName, Form], Sequence[int]]
     min_runtime_s: float
+    loans: Callable[[TenantName], float] | None = None
+
+    def dues(
+        self, taker: "Taker", tenants: Iterable[TenantName]
+    ) -> dict[TenantName, tuple[Share, ...]]:
+        """Return, per tenant, a key by which who borrows most gives back first."""
+        found = {}
+        for tenant in sorted(set(tenants)):
+            key = give_back_key(self.tree, tenant, taker.tenant, self.loans)
+            found[tenant] = (inf,) if key is None else key
+        return found
 
     def is_covered(self, gang: Taker | Holding, against: TenantName) -> bool:
         """Whether the gang is covered, on its form, where the two tenants part."""
@@ -254,16 +269,17 @@ def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
 # -- cost ---------------------------------------------------------------------
 
 
-def lost_work(victim: Holding, now: float) -> int:
+def lost_work(victim: Holding, court: Court) -> int:
     """Return the cost of evicting the gang, in quanta x milliseconds of a GPU.
 
-    Worth is relative to an A100-80GB (``gpu.value_weight``).
+    Worth is relative to an A100-80GB (``gpu.value_weight``, or what the fleet says).
     """
     if victim.leaving or victim.planned:
         return 0
+    now = court.now
     redo_s = max(0.0, now - victim.saved) + victim.restart_cost_s
     fresh_s = max(0.0, FRESH_S - (now - victim.started))
-    work = victim.quanta * round(1000 * redo_s) * value_weight(class_of(victim.form))
+    work = victim.quanta * round(1000 * redo_s) * court.tree.value(victim.form)
     fixed = QUANTA_PER_GPU * round(1000 * (FIXED_COST_S + fresh_s))
     return work // 1000 + fixed
 
@@ -335,11 +351,10 @@ def find_exchange(
     allowed
         Nodes that are open to a pod; a pod that is not listed may go anywhere.
     """
-    priced = [
-        (lost_work(holding, court.now), holding)
-        for holding in holdings
-        if holding.form == taker.form
-    ]
+    fitting = [holding for holding in holdings if holding.form == taker.form]
+    dues = court.dues(taker, (holding.tenant for holding in fitting))
+    fitting.sort(key=lambda holding: (dues[holding.tenant], holding.gang))
+    priced = [(lost_work(holding, court), holding) for holding in fitting]
     own = court.covers(taker.tenant)
     burst = [pair for pair in priced if pair[1].gang not in own or pair[1].leaving]
     search = _Search(cluster, taker, court, allowed)
@@ -357,7 +372,12 @@ def _cheapest(search: "_Search", priced: Priced) -> Exchange | None:
         found.extend(search.run_by_node(priced))
     if not found or taker.quanta > tree.room(taker.tenant, taker.form):
         found.extend(search.run_all(priced))
-    return min(found, key=lambda answer: (answer.cost, answer.victims), default=None)
+    place = {pair[1].gang: i for i, pair in enumerate(priced)}
+    return min(
+        found,
+        key=lambda answer: (answer.cost, sorted(place[v] for v in answer.victims)),
+        default=None,
+    )
 
 
 class _Search:
@@ -387,7 +407,7 @@ class _Search:
 
     def run_all(self, priced: Priced) -> Iterator[Exchange]:
         """Try the orders of the theory; yield what is found."""
-        cheapest = sorted(priced, key=lambda p: (p[0], p[1].gang))
+        cheapest = sorted(priced, key=lambda p: p[0])
         most = self.taker.quanta
         useful = sorted(cheapest, key=lambda p: p[0] * most // min(p[1].quanta, most))
         orders = [cheapest] if useful == cheapest else [cheapest, useful]

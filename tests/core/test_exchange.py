@@ -91,7 +91,7 @@ class Scene:
         if found is not None:
             chosen = [h for h in self.holdings if h.gang in found.victims]
             assert faults(self.cluster, mine, chosen, judge, found) == []
-            assert found.cost == sum(lost_work(h, NOW) for h in chosen)
+            assert found.cost == sum(lost_work(h, court()) for h in chosen)
         return found
 
     def victims(self, mine: Taker) -> tuple[str, ...] | None:
@@ -372,7 +372,7 @@ def optimum(scene: Scene, mine: Taker) -> int | None:
     best: int | None = None
     for size in range(len(scene.holdings) + 1):
         for subset in combinations(scene.holdings, size):
-            cost = sum(lost_work(victim, NOW) for victim in subset)
+            cost = sum(lost_work(victim, court()) for victim in subset)
             if (best is None or cost < best) and scene.is_enough(mine, subset):
                 best = cost
     return best
@@ -401,7 +401,7 @@ def test_one_gpu_takes_one_gang(chance: random.Random) -> None:
         return
     found = scene.find(COVERED)
     assert found is not None
-    assert found.cost == min(lost_work(h, NOW) for h in scene.holdings)
+    assert found.cost == min(lost_work(h, court()) for h in scene.holdings)
     assert len(found.victims) == 1
 
 

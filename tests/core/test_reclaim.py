@@ -295,7 +295,7 @@ def test_room_of_who_is_leaving_is_anybodys() -> None:
     judge = court(covers={"b": ["victim"]})
     assert may_take(taker(), holding(leaving=True), judge)
     assert not may_take(taker(), holding(leaving=True, form=OTHER), judge)
-    assert lost_work(holding(leaving=True, started=NOW), NOW) == 0
+    assert lost_work(holding(leaving=True, started=NOW), court()) == 0
 
 
 @MANY
@@ -352,19 +352,20 @@ def test_lost_work_is_what_must_be_done_again() -> None:
     """GPUs x (time since the checkpoint + restart) x worth + a fixed part."""
     fixed = FIXED_COST_S * 1000 * GPU
     one = GPU * 100 * value_weight(class_of(WHOLE))
-    assert lost_work(holding(), NOW) == fixed
-    assert lost_work(holding(saved=NOW - 100), NOW) == fixed + one
-    assert lost_work(holding(gpus=4, saved=NOW - 100), NOW) == fixed + 4 * one
-    assert lost_work(holding(saved=NOW - 60, restart=40.0), NOW) == fixed + one
-    assert lost_work(holding(saved=NOW + 100), NOW) == fixed  # a clock that is ahead
-    cheap = lost_work(replace(holding(saved=NOW - 100), form=OTHER), NOW)
+    assert lost_work(holding(), court()) == fixed
+    assert lost_work(holding(saved=NOW - 100), court()) == fixed + one
+    assert lost_work(holding(gpus=4, saved=NOW - 100), court()) == fixed + 4 * one
+    assert lost_work(holding(saved=NOW - 60, restart=40.0), court()) == fixed + one
+    ahead = holding(saved=NOW + 100)  # a clock that is ahead
+    assert lost_work(ahead, court()) == fixed
+    cheap = lost_work(replace(holding(saved=NOW - 100), form=OTHER), court())
     assert cheap == fixed + GPU * 100 * value_weight(class_of(OTHER)) < fixed + one
 
 
 def test_freshly_started_gang_costs_more() -> None:
     """Else the youngest, who has lost least, would be evicted again and again."""
-    old = lost_work(holding(started=NOW - FRESH_S), NOW)
-    half = lost_work(holding(started=NOW - FRESH_S / 2), NOW)
-    new = lost_work(holding(started=NOW), NOW)
+    old = lost_work(holding(started=NOW - FRESH_S), court())
+    half = lost_work(holding(started=NOW - FRESH_S / 2), court())
+    new = lost_work(holding(started=NOW), court())
     assert old < half < new
     assert new - old == round(FRESH_S * 1000) * GPU

@@ -65,6 +65,7 @@ class Engine:
             When the event contradicts what is known; nothing is applied then.
         """
         self._observe(event, now)
+        self._state.shares.remember(now)
 
     @singledispatchmethod
     def _observe(self, event: object, now: float) -> None:
@@ -182,6 +183,7 @@ class Engine:
             self._lane.decide_now(gang, now, {pod.uid: offered})
         elif self._must_move(gang, pod.uid, offered, len(nodes)):
             self._replan(gang, pod.uid, offered, now)
+        self._state.shares.remember(now)
         return self._answer(gang, pod, nodes, offered)
 
     def _columns(self, nodes: Sequence[NodeName]) -> Ints:
@@ -343,6 +345,7 @@ class Engine:
     def cycle(self, now: float) -> tuple[Action, ...]:
         """Decide what can be decided now (lane 1) and return every new wish."""
         self._lane.cycle(now)
+        self._state.shares.remember(now)
         actions = tuple(self._state.actions)
         self._state.actions.clear()
         return actions
@@ -365,6 +368,7 @@ class Engine:
     def commit(self, plan: Plan, now: float) -> tuple[Action, ...]:
         """Admit what of a solved plan still holds; what went stale is dropped."""
         self._lane.commit(plan, now)
+        self._state.shares.remember(now)
         actions = tuple(self._state.actions)
         self._state.actions.clear()
         return actions

@@ -270,7 +270,7 @@ def _tenant_use(state: State, name: TenantName, form: Form) -> TenantUse:
         used=sum(s.quanta for s in seated),
         covered=sum(s.quanta for s in seated if s.gang in cover),
         pending=sum(s.quanta for s in below) - sum(s.quanta for s in seated),
-        share=sum(sum(state.share(name, f)) for f in sorted(inside)),
+        share=sum(sum(state.shares.share(name, f)) for f in sorted(inside)),
         leaving=_leaving(state, name, inside),
         limit=None if ceiling == UNLIMITED else ceiling,
         conditions=tuple(_conditions(state, name, form)),

@@ -11,18 +11,15 @@ from functools import cached_property
 
 from scheduler.core.cluster import Cluster
 from scheduler.core.engine.gangs import Gang, Gangs, Phase
+from scheduler.core.engine.shares import Shares, Wants
 from scheduler.core.engine.views import Policy
 from scheduler.core.events import Action
 from scheduler.core.fairness import (
     TIERS,
-    Division,
-    Share,
     Spending,
     Standing,
-    borrowed_share,
     covered_forms,
     demoted,
-    entitlements,
     granted,
 )
 from scheduler.core.gpu import Form
@@ -77,28 +74,21 @@ class TenantView:
         return covered_forms(self.standings, guarantees, self._tree.pools)
 
     @cached_property
-    def demoted(self) -> set[GangId]:
-        """Inference gangs beyond the tenant's cap."""
-        caps = self._tree.inference_caps(self._tenant)
-        return demoted(self.standings, caps, self._tree.pools)
+    def kinds(self) -> dict[GangId, WorkloadClass]:
+        """Classes that others see of urgent gangs: critical as far as it is granted."""
+        urgent = (s for s in self.standings if s.workload_class.is_inference)
+        return {s.gang: s.workload_class for s in urgent}
 
     @cached_property
-    def ungranted(self) -> set[GangId]:
-        """Gangs that call themselves inference-critical beyond the grant."""
-        critical = WorkloadClass.INFERENCE_CRITICAL
-        return {s.gang for s in self.standings if s.workload_class is not critical}
-
-    def kind(self, gang: GangId, kind: WorkloadClass) -> WorkloadClass:
-        """Return the class that others see: critical only as far as it is granted."""
-        if kind is WorkloadClass.INFERENCE_CRITICAL and gang in self.ungranted:
-            return WorkloadClass.INFERENCE
-        return kind
+    def tiers(self) -> dict[GangId, WorkloadClass]:
+        """Tiers of urgent gangs: training beyond the tenant's cap on inference."""
+        caps = self._tree.inference_caps(self._tenant)
+        beyond = demoted(self.standings, caps, self._tree.pools)
+        return self.kinds | dict.fromkeys(beyond, WorkloadClass.TRAINING)
 
     def tier(self, gang: GangId, kind: WorkloadClass) -> WorkloadClass:
         """Return the tier in which the gang's demand is divided."""
-        if gang in self.demoted:
-            return WorkloadClass.TRAINING
-        return self.kind(gang, kind)
+        return self.tiers.get(gang, kind)
 
     @cached_property
     def wanted(self) -> dict[Form, list[int]]:
@@ -137,9 +127,7 @@ class Known:
         self._aside: set[GangId] = set()
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
-        self._division: Division | None = None
-        self._unasked: set[TenantName] = set()
-        self._loans: dict[TenantName, Share] = {}
+        self.shares = Shares(self._wants)
         self._spending: dict[TenantName, Spending] = {}
         self._burst: dict[TenantName, dict[TenantName, tuple[Gang, ...]]] = {}
 
@@ -149,13 +137,12 @@ class Known:
         """Forget what followed from the tenant's gangs."""
         self.version += 1
         self._views.pop(tenant, None)
+        self.shares.touch(tenant)
         if tenant in self.tree.queues:
-            self._unasked.add(tenant)
             for queue in self.tree.path(tenant):
                 self._covers.pop(queue, None)
                 self._spending.pop(queue, None)
                 self._burst.pop(queue, None)
-                self._loans.pop(queue, None)
 
     def set_aside(self, gang: Gang) -> None:
         """Take a covered gang that no exchange can place out of the cover for now.
@@ -181,9 +168,8 @@ class Known:
         self._views.clear()
         self._covers.clear()
         self._spending.clear()
-        self._division = None
+        self.shares.restart(self.tree)
         self._burst.clear()
-        self._loans.clear()
 
     def forms_of(self, gang: Gang) -> tuple[Form, ...]:
         """Forms the gang accepts and some node offers, preferred first.
@@ -290,42 +276,10 @@ class Known:
             found.extend(self.standings_below(child))
         return found
 
-    def share(self, queue: TenantName, form: Form) -> list[int]:
-        """Return what division grants the queue now of `form`, quanta per tier."""
-        return self._divided().share(queue, form)
-
-    def _divided(self) -> Division:
-        """Return the division, after it was told what is asked for by now."""
-        if self._division is None:
-            self._division = Division(self.tree)
-            self._unasked.update(self.tree.queues)
-        changed = sorted(name for name in self._unasked if name in self.tree.queues)
-        self._unasked.clear()
-        for tenant in changed:
-            wanted = self.view(tenant).wanted
-            for form in self._division.asked_for(tenant).union(wanted):
-                self._division.ask(tenant, form, wanted.get(form, [0] * TIERS))
-        if self.tree.pools.members:
-            above = {queue for name in changed for queue in self.tree.path(name)}
-            for queue in sorted(above):
-                self._entitle(self._division, queue)
-        return self._division
-
-    def _entitle(self, division: Division, queue: TenantName) -> None:
-        """Say which forms the queue's guarantees of groups are spent on."""
-        owned, pools = self.tree.guarantees(queue), self.tree.pools
-        if any(owned.get(group) for group in pools.members):
-            below = self.standings_below(queue)
-            amounts = entitlements(below, owned, pools)
-            for form in sorted(set(pools.forms()) | amounts.keys()):
-                division.entitle(queue, form, amounts.get(form, 0))
-
-    def loan(self, queue: TenantName) -> Share:
-        """Return the queue's share of what is borrowed, by value."""
-        found = self._loans.get(queue)
-        if found is None:
-            found = self._loans[queue] = borrowed_share(self.tree, queue)
-        return found
+    def _wants(self, tenant: TenantName) -> Wants:
+        """Return what the division must know of a tenant."""
+        view = self.view(tenant)
+        return Wants(view.wanted, lambda: self.standings_below(tenant))
 
     def court(self, now: float) -> Court:
         """Return what the rules of reclaim may look at."""
@@ -334,9 +288,10 @@ class Known:
             now=now,
             tree=self.tree,
             covers=self.cover,
-            shares=self.share,
+            shares=self.shares.share,
             tier_use=lambda tenant, form: self.view(tenant).use.get(form, nothing),
             min_runtime_s=self.policy.min_runtime_s,
+            loans=self.shares.loan,
         )
 
     def holding(self, gang: Gang, now: float) -> Holding:
@@ -382,4 +337,4 @@ class Known:
 
     def kind(self, gang: Gang) -> WorkloadClass:
         """Return the gang's class as other tenants must see it."""
-        return self.view(gang.tenant).kind(gang.id, gang.workload_class)
+        return self.view(gang.tenant).kinds.get(gang.id, gang.workload_class)

@@ -54,6 +54,7 @@ class Lane:
     def cycle(self, now: float) -> None:
         """Decide everything that can be decided now; actions gather in the state."""
         state = self.state
+        state.shares.weigh(now)
         self._expire(now)
         self._move_reclaims(now)
         if state.version == self._seen_version and now < self.look_again:
@@ -160,14 +161,14 @@ class Lane:
             form = wish.form
             if form not in reached:
                 reached[form] = state.tree.used(tenant, form)
-                shares[form] = sum(state.share(tenant, form))
+                shares[form] = state.shares.turn_share(tenant, form)
             mine = turn(
                 covered=False,  # by bands, above
                 used=reached[form],
                 quanta=wish.quanta,
                 share=shares[form],
                 priority=queue.priority,
-                borrowed=state.loan(tenant),
+                borrowed=state.shares.loan(tenant),
                 order=queue.order,
             )
             reached[form] += wish.quanta
@@ -268,13 +269,14 @@ class Lane:
         for other in state.gangs.by_phase[Phase.LEAVING].values():
             if other.form == form and not other.overdue:
                 yield other
+        rule, ours = state.tree.queues[gang.tenant].preempt_within, _urgency(gang)
         for other in state.gangs.running_of(gang.tenant):
-            if other.form == form and self._outranks(gang, other):
+            if other.form == form and outranks(rule, ours, _urgency(other)):
                 yield other
         takes_burst = may_take_burst(taker, court)
         for other in state.gangs.by_phase[Phase.HELD].values():
             own = other.tenant == gang.tenant
-            wins = self._outranks(gang, other) if own else takes_burst
+            wins = outranks(rule, ours, _urgency(other)) if own else takes_burst
             if other.form == form and wins:
                 yield other
         if takes_burst:
@@ -282,11 +284,6 @@ class Lane:
                 if tenant != gang.tenant:
                     at, _ = state.tree.parting(tenant, gang.tenant)
                     yield from (g for g in state.burst(tenant, at) if g.form == form)
-
-    def _outranks(self, gang: Gang, other: Gang) -> bool:
-        """Whether the tenant lets the one gang stop the other."""
-        rule = self.state.tree.queues[gang.tenant].preempt_within
-        return outranks(rule, _urgency(gang), _urgency(other))
 
     # -- 5: time of the next look --------------------------------------------------
 

@@ -74,6 +74,12 @@ class Purse:
     def pay(self, form: Form, quanta: int) -> bool:
         """Pay all of it, or nothing and say so."""
         chain = self._pools.chain(form)
+        if len(chain) == 1:
+            left = self.left.get(form, 0)
+            if quanta > left:
+                return False
+            self.left[form] = left - quanta
+            return True
         if quanta > sum(self.left.get(pool, 0) for pool in chain):
             return False
         for pool in chain:

@@ -5,12 +5,16 @@ worth of its class, over what those around it could lend. That is Kueue's domina
 resource share (KEP-1714) with weights on the classes.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 from math import inf
 
 from scheduler.core.gpu import Form
 from scheduler.core.quota import QuotaTree
 from scheduler.core.workload import TenantName
+
+SCALE = 1 << 20
+BEYOND = 1 << 90
 
 Share = Fraction | float
 """A fraction, or infinite."""
@@ -19,24 +23,28 @@ Share = Fraction | float
 def borrowed_share(tree: QuotaTree, name: TenantName) -> Share:
     """Return the part of the lendable value that a queue borrows, over its weight.
 
-    0 for a root and for who borrows nothing; infinite for a queue of weight 0 that
-    borrows all the same.
+    A root borrows from the fleet. 0 for who borrows nothing; infinite for a queue of
+    weight 0 that borrows all the same.
     """
     queue = tree.queues[name]
-    if queue.parent is None:
-        return Fraction(0)
     forms = [f for f in tree.forms() if f not in tree.pools.members]
     over = sum(
         tree.value(pool) * amount for pool, amount in _over(tree, name, forms).items()
     )
     if not over:
         return Fraction(0)
-    lendable = sum(tree.value(f) * tree.potential(queue.parent, f) for f in forms)
+    lendable = sum(tree.value(f) * _lendable(tree, queue.parent, f) for f in forms)
     if not lendable:
         return Fraction(0)
     if not queue.weight:
         return inf
     return Fraction(over, lendable * queue.weight)
+
+
+def _lendable(tree: QuotaTree, parent: TenantName | None, form: Form) -> int:
+    if parent is None:
+        return tree.capacity.get(form, 0)
+    return tree.potential(parent, form)
 
 
 def _over(tree: QuotaTree, name: TenantName, forms: list[Form]) -> dict[Form, int]:
@@ -50,20 +58,23 @@ def _over(tree: QuotaTree, name: TenantName, forms: list[Form]) -> dict[Form, in
 
 
 def give_back_key(
-    tree: QuotaTree, holder: TenantName, taker: TenantName
+    tree: QuotaTree,
+    holder: TenantName,
+    taker: TenantName,
+    share: Callable[[TenantName], Share] | None = None,
 ) -> tuple[Share, ...] | None:
     """Sort key of tenants that could give back to `taker`: the smallest does so first.
 
     From where the two part down to the holder, the queue with the largest share of
     borrowed value goes first (Kueue, KEP-1714). None where some queue on that way
-    borrows nothing: nothing is due from there.
+    borrows nothing: nothing is due from there. `share` may answer `borrowed_share`
+    from memory.
     """
     at, _ = tree.parting(holder, taker)
     path = tree.path(holder)
     way = path[: path.index(at) + 1]
-    if any(not tree.borrowed(queue) for queue in way):
-        return None
-    return tuple(-borrowed_share(tree, queue) for queue in reversed(way))
+    shares = [share(q) if share else borrowed_share(tree, q) for q in reversed(way)]
+    return tuple(-part for part in shares) if all(shares) else None
 
 
 def turn(
@@ -73,7 +84,7 @@ def turn(
     quanta: int,
     share: int,
     priority: int = 0,
-    borrowed: Share = Fraction(0),
+    borrowed: Share = 0,
     order: int = 0,
 ) -> tuple[object, ...]:
     """Sort key of two tenants that want the same form next: the smaller goes first.
@@ -101,6 +112,11 @@ def turn(
     )
 
 
-def reach(used: int, share: int) -> Share:
-    """Return use relative to the share; infinite where nothing is granted."""
-    return Fraction(used, share) if share else (inf if used else Fraction(0))
+def reach(used: int, share: int) -> int:
+    """Return use relative to the share, times `SCALE`; huge where nothing is granted.
+
+    An integer, rounded down: these are compared for every waiting gang in every cycle.
+    """
+    if share:
+        return used * SCALE // share
+    return BEYOND if used else 0

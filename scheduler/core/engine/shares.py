@@ -1,0 +1,156 @@
+"""What division grants now, kept up to date gang by gang; and how the past tilts it.
+
+Shares are computed when somebody asks, for what has changed since. Two kinds:
+
+* ``share`` follows from what is asked for now. The rules of reclaim look at it;
+* ``turn_share`` is tilted by past borrowing (usage memory) and orders waiting work.
+  It justifies no eviction. Without memory the two are one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from scheduler.core.fairness import (
+    TIERS,
+    Division,
+    Standing,
+    UsageMemory,
+    borrowed_share,
+    entitlements,
+    tilted,
+)
+from scheduler.core.gpu import Form
+from scheduler.core.quota import QuotaTree
+from scheduler.core.workload import TenantName
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a queue wants: its own quanta per form and tier, and all gangs below it."""
+
+    wanted: Mapping[Form, Sequence[int]]
+    standings: Callable[[], list[Standing]]
+
+
+class Shares:
+    """Shares of every queue of a tree.
+
+    Parameters
+    ----------
+    wants
+        Answers what a queue wants now.
+    """
+
+    def __init__(self, wants: Callable[[TenantName], Wants]) -> None:
+        self._wants = wants
+        self._tree = QuotaTree(())
+        self._memory: UsageMemory | None = None
+        self._clock = 0.0  # when past borrowing was weighed last
+        self._borrowers: set[TenantName] = set()  # have borrowed or given back since
+        self._division: Division | None = None
+        self._tilted: Division | None = None
+        self._changed: set[TenantName] = set()
+        self._loans: dict[TenantName, float] = {}
+
+    # -- what has changed --------------------------------------------------------
+
+    def restart(self, tree: QuotaTree) -> None:
+        """Start anew: the tree, or what there is, has changed. The memory stays."""
+        self._tree = tree
+        half_life_s = tree.fleet.half_life_s
+        if not half_life_s:
+            self._memory = None
+        elif self._memory is None or self._memory.half_life_s != half_life_s:
+            self._memory = UsageMemory(half_life_s)
+        self._division = self._tilted = None
+        self._borrowers.update(tree.queues)
+        self._loans.clear()
+
+    def touch(self, tenant: TenantName) -> None:
+        """Note that a tenant wants or uses something else."""
+        if tenant in self._tree.queues:
+            self._tilted = None
+            self._changed.add(tenant)
+            self._borrowers.update(self._tree.path(tenant))
+            for queue in self._tree.path(tenant):
+                self._loans.pop(queue, None)
+
+    # -- shares --------------------------------------------------------------------
+
+    def share(self, queue: TenantName, form: Form) -> list[int]:
+        """Return what division grants the queue now of `form`, quanta per tier."""
+        return self._divided().share(queue, form)
+
+    def turn_share(self, queue: TenantName, form: Form) -> int:
+        """Return the share, in quanta, by which waiting work is ordered."""
+        if self._memory is None:
+            return sum(self.share(queue, form))
+        if self._tilted is None:
+            self._tilted = self._divided().reweighed(self._tilts(self._memory))
+        return sum(self._tilted.share(queue, form))
+
+    def loan(self, queue: TenantName) -> float:
+        """Return the queue's share of what is borrowed, by value."""
+        found = self._loans.get(queue)
+        if found is None:
+            found = self._loans[queue] = float(borrowed_share(self._tree, queue))
+        return found
+
+    def _divided(self) -> Division:
+        """Return the division, after it was told what is asked for by now."""
+        if self._division is None:
+            self._division = Division(self._tree)
+            self._changed.update(self._tree.queues)
+        changed = sorted(name for name in self._changed if name in self._tree.queues)
+        self._changed.clear()
+        for tenant in changed:
+            wanted = self._wants(tenant).wanted
+            for form in sorted(self._division.asked_for(tenant).union(wanted)):
+                self._division.ask(tenant, form, wanted.get(form, [0] * TIERS))
+        if self._tree.pools.members:
+            above = {queue for name in changed for queue in self._tree.path(name)}
+            for queue in sorted(above):
+                self._entitle(self._division, queue)
+        return self._division
+
+    def _entitle(self, division: Division, queue: TenantName) -> None:
+        """Say which forms the queue's guarantees of groups are spent on."""
+        owned, pools = self._tree.guarantees(queue), self._tree.pools
+        if any(owned.get(group) for group in pools.members):
+            amounts = entitlements(self._wants(queue).standings(), owned, pools)
+            for form in sorted(set(pools.forms()) | amounts.keys()):
+                division.entitle(queue, form, amounts.get(form, 0))
+
+    # -- the past --------------------------------------------------------------------
+
+    def weigh(self, now: float) -> None:
+        """Look at past borrowing as of now: the order of waiting work goes by it."""
+        if self._memory is not None:
+            self._clock = now
+            self._tilted = None
+
+    def remember(self, now: float) -> None:
+        """Note who borrows how much from now on: each door that changes use ends so."""
+        if self._memory is None:
+            self._borrowers.clear()
+            return
+        for queue in sorted(self._borrowers & self._tree.queues.keys()):
+            loans = self._tree.borrowed(queue).items()
+            value = sum(self._tree.value(pool) * amount for pool, amount in loans)
+            self._memory.change(queue, float(value), now)
+        self._borrowers.clear()
+
+    def _tilts(self, memory: UsageMemory) -> dict[TenantName, int]:
+        """Weights as past borrowing tilts them."""
+        tree = self._tree
+        fleet = sum(n * tree.value(form) for form, n in tree.capacity.items())
+        strength = tree.fleet.memory_strength_milli
+        found: dict[TenantName, int] = {}
+        for siblings in tree.children.values():
+            total = sum(tree.queues[name].weight for name in siblings)
+            for name in siblings:
+                past = Fraction(memory.average(name, self._clock))
+                usage = past / fleet if fleet else Fraction(0)
+                found[name] = tilted(tree.queues[name].weight, total, usage, strength)
+        return found
