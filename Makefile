@@ -13,7 +13,7 @@ COMPILE := $(PY) -m uv --quiet pip compile pyproject.toml --universal \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-e2e lint fmt bench protos lock clean \
+.PHONY: help demo test test-e2e test-long lint fmt bench protos lock clean \
 	format ruff types imports generated unit
 
 help: ## show this list
@@ -28,6 +28,9 @@ test: lint generated unit ## the whole gate
 test-e2e: $(VENV)/.dev ## against a real control plane
 	@if [ -d tests/e2e ]; then $(PY) -m pytest -m e2e tests/e2e; \
 	else echo "== e2e: none yet; they come with the live cluster connection"; fi
+
+test-long: $(VENV)/.dev ## the laws of fairness on 20,000 random trees and more
+	@HYPOTHESIS_PROFILE=long $(PY) -m pytest --quiet -m long tests
 
 lint: format ruff types imports ## the static part of the gate
 

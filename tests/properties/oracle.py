@@ -1,0 +1,359 @@
+"""What quota and fairness must compute, from scratch each time and as plain as can be.
+
+No running sums, no arrays, no floats: recursion over the tree, Python's integers and
+fractions. ``Rules`` is the tree as its owner wrote it down, ``Books`` who holds what in
+it, ``division`` who may hold what.
+"""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import combinations
+
+from scheduler.core.gpu import Form, charge, class_of, value_weight
+from scheduler.core.quota import UNLIMITED, Fleet, Pools, Queue
+from scheduler.core.quota.scaling import served
+from scheduler.core.workload import TenantName
+
+Charges = Sequence[tuple[TenantName, Form, int]]
+Demands = Mapping[TenantName, Sequence[int]]
+Amount = int | Fraction
+Shares = dict[TenantName, list[Amount]]
+
+
+class Rules:
+    """The tree as it was written down; amounts in quanta."""
+
+    def __init__(
+        self, queues: Sequence[Queue], fleet: Fleet, capacity: Mapping[Form, int]
+    ) -> None:
+        self.queues = {queue.name: queue for queue in queues}
+        self.fleet, self.capacity = fleet, capacity
+        self.groups = {group.name: self._classes(group.name) for group in fleet.groups}
+        self.owned = self._scaled()
+
+    # -- pools -----------------------------------------------------------------
+
+    def _classes(self, pool: Form) -> frozenset[Form]:
+        named = {group.name: group.members for group in self.fleet.groups}
+        if pool not in named:
+            return frozenset((pool,))
+        return frozenset().union(*(self._classes(Form(m)) for m in named[pool]))
+
+    def classes(self, pool: Form) -> frozenset[Form]:
+        return self.groups.get(pool, frozenset((pool,)))
+
+    def chain(self, pool: Form) -> list[Form]:
+        """The pool, then the groups around it, the smallest first."""
+        inside = self.classes(pool)
+        around = [g for g, classes in self.groups.items() if inside <= classes]
+        others = sorted(set(around) - {pool}, key=lambda g: len(self.groups[g]))
+        return [pool, *others]
+
+    def offered(self, pool: Form) -> int:
+        return sum(self.capacity.get(form, 0) for form in self.classes(pool))
+
+    def value(self, pool: Form) -> int:
+        overruled = dict(self.fleet.values)
+        worths = (class_of(form) for form in self.classes(pool))
+        return min(overruled.get(worth) or value_weight(worth) for worth in worths)
+
+    # -- queues ----------------------------------------------------------------
+
+    def children(self, name: TenantName | None) -> list[TenantName]:
+        """Older first."""
+        found = [queue for queue in self.queues.values() if queue.parent == name]
+        return [q.name for q in sorted(found, key=lambda q: (q.order, q.name))]
+
+    def leaves(self) -> list[TenantName]:
+        return [name for name in self.queues if not self.children(name)]
+
+    def path(self, name: TenantName) -> list[TenantName]:
+        parent = self.queues[name].parent
+        return [name, *(self.path(parent) if parent is not None else [])]
+
+    def written(self, name: TenantName, field: str) -> dict[Form, int]:
+        counts = getattr(self.queues[name], field)
+        return {pool: count * charge(pool) for pool, count in counts}
+
+    def promised(self, name: TenantName, pool: Form) -> int:
+        return self.written(name, "guarantee").get(pool, 0)
+
+    def guarantee(self, name: TenantName, pool: Form) -> int:
+        return self.owned[name].get(pool, 0)
+
+    def kept(self, name: TenantName, pool: Form) -> int:
+        """What of its guarantee a queue does not lend; a group's on its own."""
+        lent = self.written(name, "lending_limit").get(pool)
+        return 0 if lent is None else max(0, self.guarantee(name, pool) - lent)
+
+    def ceiling(self, name: TenantName, pool: Form) -> int:
+        """The lower of limit and borrowing limit; weight 0 borrows nothing."""
+        loan = self.written(name, "borrowing_limit").get(pool)
+        if self.queues[name].weight == 0:
+            loan = 0
+        top = self.written(name, "limit").get(pool, UNLIMITED)
+        if loan is None:
+            return top
+        owned = sum(
+            amount
+            for other, amount in self.written(name, "guarantee").items()
+            if other in self.chain(pool) or pool in self.chain(other)
+        )
+        return min(top, owned + loan)
+
+    # -- scaling ---------------------------------------------------------------
+
+    def _scaled(self) -> dict[TenantName, dict[Form, int]]:
+        """By tenant priority, then pro rata, largest remainder, then the older."""
+        owned = {name: self.written(name, "guarantee") for name in self.queues}
+
+        def descend(parent: TenantName | None, supply: Mapping[Form, int]) -> None:
+            names = self.children(parent)
+            wanted: dict[Form, int] = {}
+            for name in names:
+                for pool, amount in owned[name].items():
+                    wanted[pool] = wanted.get(pool, 0) + amount
+            had = served(Pools(self.fleet), supply, wanted)
+            for pool in wanted:
+                parts = [owned[name].get(pool, 0) for name in names]
+                ranks = [-self.queues[name].priority for name in names]
+                for name, part in zip(
+                    names, cut(had[pool], parts, ranks, charge(pool)), strict=True
+                ):
+                    if pool in owned[name]:
+                        owned[name][pool] = part
+            for name in names:
+                descend(name, owned[name])
+
+        descend(None, self.capacity)
+        return owned
+
+
+def cut(total: int, parts: Sequence[int], ranks: Sequence[int], unit: int) -> list[int]:
+    """Serve rank by rank; inside a rank everybody has the same part of its own."""
+    found = [0] * len(parts)
+    for rank in sorted(set(ranks)):
+        tier = [i for i, mine in enumerate(ranks) if mine == rank]
+        asked = sum(parts[i] for i in tier)
+        there = min(total, asked)
+        exact = [Fraction(parts[i] * there, asked * unit or 1) for i in tier]
+        for i, count in zip(tier, rounded(exact, there // unit), strict=True):
+            found[i] = count * unit
+        total -= there
+    return found
+
+
+def most_served(
+    rules: Rules, supply: Mapping[Form, int], wanted: Mapping[Form, int]
+) -> int:
+    """Most of what is wanted that can be had at once: the least cut, all cuts tried.
+
+    What is supplied for a pool serves what is inside it, and what is around it.
+    """
+    pools = [pool for pool, amount in wanted.items() if amount]
+    best = sum(wanted.values())
+    for size in range(1, len(pools) + 1):
+        for chosen in combinations(pools, size):
+            spared = sum(wanted[pool] for pool in pools if pool not in chosen)
+            sources = {
+                source
+                for source in supply
+                for pool in chosen
+                if source in rules.chain(pool) or pool in rules.chain(source)
+            }
+            best = min(best, spared + sum(supply[source] for source in sources))
+    return best
+
+
+# -- who holds what -------------------------------------------------------------
+
+
+class Books:
+    """Who holds what, added up anew for each question."""
+
+    def __init__(self, rules: Rules, charges: Charges) -> None:
+        self.rules, self.charges = rules, charges
+
+    def own(self, name: TenantName, pool: Form) -> int:
+        inside = self.rules.classes(pool)
+        return sum(n for who, form, n in self.charges if who == name and form in inside)
+
+    def used(self, name: TenantName, pool: Form) -> int:
+        below = (self.used(child, pool) for child in self.rules.children(name))
+        return self.own(name, pool) + sum(below)
+
+    def inside(self, name: TenantName | None, pool: Form) -> int:
+        """Used by the queue itself, or taken by its children."""
+        below = sum(self.held(child, pool) for child in self.rules.children(name))
+        return below if name is None else below + self.own(name, pool)
+
+    def held(self, name: TenantName, pool: Form) -> int:
+        """Used, or kept while idle: by its children, in its members, by itself."""
+        rules = self.rules
+        direct = [p for p in self.pools() if rules.chain(p)[1:2] == [pool]]
+        inner = [p for p in self.pools() if pool in rules.chain(p)]
+        kept = sum(rules.kept(name, p) for p in inner)
+        members = sum(self.held(name, p) for p in direct)
+        return max(kept, self.inside(name, pool), members)
+
+    def pools(self) -> list[Form]:
+        forms = {form for _, form, _ in self.charges} | set(self.rules.capacity)
+        forms |= {f for q in self.rules.queues for f in self.rules.owned[q]}
+        members = set().union(*self.rules.groups.values())
+        return sorted(forms | members | set(self.rules.groups))
+
+    def is_respectful(self, name: TenantName, form: Form) -> bool:
+        """Whether nobody on the path holds too much, what others keep included."""
+        rules = self.rules
+        return all(
+            self.inside(None, pool) <= rules.offered(pool)
+            and all(
+                self.inside(queue, pool) <= rules.ceiling(queue, pool)
+                for queue in rules.path(name)
+            )
+            for pool in rules.chain(form)
+        )
+
+
+def unpaid(rules: Rules, used: Mapping[Form, int], owned: Mapping[Form, int]) -> int:
+    """Least use that no guarantee pays for, in whichever way they are spent."""
+    forms = [form for form, amount in used.items() if amount]
+    paid = sum(used.values())
+    for size in range(len(forms) + 1):
+        for chosen in combinations(forms, size):
+            spared = sum(used[form] for form in forms if form not in chosen)
+            payers = {pool for form in chosen for pool in rules.chain(form)}
+            paid = min(paid, spared + sum(owned.get(pool, 0) for pool in payers))
+    return sum(used.values()) - paid
+
+
+# -- who may hold what ----------------------------------------------------------
+
+
+def spend(budget: int, wants: Sequence[int]) -> list[int]:
+    """Pay the most urgent demand first, until the budget is used."""
+    found = []
+    for want in wants:
+        found.append(min(want, max(0, budget)))
+        budget -= found[-1]
+    return found
+
+
+def rounded(exact: Sequence[Fraction], total: int) -> list[int]:
+    """Whole parts; what is left goes to the largest fractions, then to the first."""
+    parts = [int(part) for part in exact]
+    order = sorted(range(len(exact)), key=lambda i: (parts[i] - exact[i], i))
+    for i in order[: total - sum(parts)]:
+        parts[i] += 1
+    return parts
+
+
+def water(
+    total: Amount, wants: Sequence[Amount], weights: Sequence[int]
+) -> list[Fraction]:
+    """Weighted max-min in exact fractions: serve by want per weight, least first."""
+    found = [Fraction(0)] * len(wants)
+    live = sorted(
+        (i for i, weight in enumerate(weights) if weight),
+        key=lambda i: Fraction(wants[i], weights[i]),
+    )
+    for place, i in enumerate(live):
+        weight = sum(weights[j] for j in live[place:])
+        found[i] = min(Fraction(wants[i]), Fraction(total * weights[i], weight))
+        total -= found[i]
+    return found
+
+
+def whole_water(total: int, wants: Sequence[int], weights: Sequence[int]) -> list[int]:
+    """The same in whole units: only those that are not sated are rounded."""
+    exact = water(total, wants, weights)
+    sated = [w == part for w, part in zip(wants, exact, strict=True)]
+    live = [i for i, done in enumerate(sated) if not done and weights[i]]
+    left = total - sum(want for want, done in zip(wants, sated, strict=True) if done)
+    found = [want if done else 0 for want, done in zip(wants, sated, strict=True)]
+    for i, part in zip(live, rounded([exact[i] for i in live], left), strict=True):
+        found[i] = part
+    return found
+
+
+class Division:
+    """Section 6 of the design, word for word, for one form.
+
+    Parameters
+    ----------
+    owned
+        What of its guarantees each queue may claim on the form.
+    whole
+        Whether units are indivisible; otherwise shares are exact fractions.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        form: Form,
+        demands: Demands,
+        owned: Mapping[TenantName, int] | None = None,
+        *,
+        whole: bool = True,
+    ) -> None:
+        self.rules, self.form, self.whole = rules, form, whole
+        names = list(rules.queues)
+        self.owned = owned or {n: rules.guarantee(n, form) for n in names}
+        self.unit = self._unit(demands)
+        self.wants: dict[TenantName, list[int]] = {}
+        self.idle: dict[TenantName | None, int] = {}
+        self.shares: Shares = {}
+        for root in rules.children(None):
+            self._ask(root, demands)
+        self._grant(None, rules.capacity.get(form, 0) // self.unit)
+
+    def _unit(self, demands: Demands) -> int:
+        """A device where all amounts are whole devices, else a quantum."""
+        unit, rules = charge(self.form), self.rules
+        amounts = [n for tiers in demands.values() for n in tiers]
+        amounts += self.owned.values()
+        amounts += (rules.kept(name, self.form) for name in rules.queues)
+        amounts.append(rules.capacity.get(self.form, 0))
+        return unit if not any(amount % unit for amount in amounts) else 1
+
+    def _ask(self, name: TenantName, demands: Demands) -> None:
+        """What a subtree wants below its ceilings, and what it keeps idle."""
+        children = self.rules.children(name)
+        for child in children:
+            self._ask(child, demands)
+        below = sum(self.idle[child] for child in children)
+        tiers = [n // self.unit for n in demands.get(name, (0,) * 4)]
+        for child in children:
+            tiers = [a + b for a, b in zip(tiers, self.wants[child], strict=True)]
+        top = self.rules.ceiling(name, self.form) // self.unit
+        self.wants[name] = spend(top - below, tiers)
+        kept = self.rules.kept(name, self.form) // self.unit
+        self.idle[name] = max(below, kept - sum(self.wants[name]))
+
+    def _grant(self, parent: TenantName | None, there: Amount) -> None:
+        """Guarantees first, then tier by tier, among the children of one queue."""
+        names = self.rules.children(parent)
+        found: Shares = {}
+        for name in names:
+            owned = self.owned[name] // self.unit - self.idle[name]
+            found[name] = list(spend(owned, self.wants[name]))
+        granted = sum(sum(share) for share in found.values())
+        there = max(0, there - sum(self.idle[n] for n in names) - granted)
+        for tier in range(4):
+            for priority in self._priorities(names):
+                queues = [self.rules.queues[name] for name in names]
+                group = [q for q in queues if q.priority == priority]
+                more = [self.wants[q.name][tier] - found[q.name][tier] for q in group]
+                pour = whole_water if self.whole else water
+                parts = pour(there, more, [q.weight for q in group])
+                for queue, part in zip(group, parts, strict=True):
+                    found[queue.name][tier] += part
+                    there -= part
+        for name in names:
+            self.shares[name] = [part * self.unit for part in found[name]]
+            below = sum(self.idle[child] for child in self.rules.children(name))
+            self._grant(name, sum(found[name]) + below)
+
+    def _priorities(self, names: Sequence[TenantName]) -> list[int]:
+        found = {self.rules.queues[name].priority for name in names}
+        return sorted(found, reverse=True)
