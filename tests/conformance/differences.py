@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from tests.conformance.amounts import exact, table
+from tests.conformance.amounts import exact, scale_of, table
 from tests.conformance.kinds import kai_shares, koordinator
 from tests.conformance.oracles import (
     Shares,
@@ -137,7 +137,7 @@ def every_round_is_rounded(case: Case) -> bool:
 
 def _step(level: Level) -> Fraction:
     amounts = kai_shares.amounts_of(level.total, level.siblings)
-    return Fraction(1, kai_shares.scale_of(amounts))
+    return Fraction(1, scale_of(amounts))
 
 
 def _rounds(case: Case) -> bool:

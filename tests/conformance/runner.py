@@ -139,7 +139,7 @@ class Tally:
 
     def shortfalls(self) -> list[str]:
         """Which thresholds the kind misses; only the product's own answers count."""
-        found = []
+        found: list[str] = []
         if self.subject != "product":
             return found
         if self.agreeing is not None and self.agreeing < AGREEING:

@@ -14,7 +14,7 @@ from tests.conformance.differences import kai_levels
 from tests.conformance.kinds import ADAPTERS, kai_shares, koordinator
 from tests.conformance.kinds.kueue_tree import COHORT, cohort_name, queue_name
 from tests.conformance.kueue_oracle import KueueOracle
-from tests.conformance.oracles import kai_division, strict_division
+from tests.conformance.oracles import Shares, kai_division, strict_division
 from tests.conformance.runner import judge
 from tests.strategies import MANY
 
@@ -87,7 +87,7 @@ def kai_trees(draw: st.DrawFn) -> dict[str, Any]:
 @MANY
 @given(kai_trees())
 def test_no_tree_of_kai_could_fail(case: dict[str, Any]) -> None:
-    shares = {}
+    shares: Shares = {}
     for level in kai_levels(case):
         shares |= kai_division(level.total, level.siblings)
     expected = {name: plain(share) for name, share in shares.items()}
