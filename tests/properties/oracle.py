@@ -2,17 +2,18 @@
 
 No running sums, no arrays, no floats: recursion over the tree, Python's integers and
 fractions. ``Rules`` is the tree as its owner wrote it down, ``Books`` who holds what in
-it, ``division`` who may hold what.
+it, ``Division`` who may hold what, ``cover`` what of it nobody may take.
 """
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import combinations
 
+from scheduler.core.fairness import Standing
 from scheduler.core.gpu import Form, charge, class_of, value_weight
 from scheduler.core.quota import UNLIMITED, Fleet, Pools, Queue
 from scheduler.core.quota.scaling import served
-from scheduler.core.workload import TenantName
+from scheduler.core.workload import GangId, TenantName
 
 Charges = Sequence[tuple[TenantName, Form, int]]
 Demands = Mapping[TenantName, Sequence[int]]
@@ -173,6 +174,10 @@ class Books:
 
     def __init__(self, rules: Rules, charges: Charges) -> None:
         self.rules, self.charges = rules, charges
+        forms = {form for _, form, _ in charges} | set(rules.capacity)
+        forms |= {pool for amounts in rules.owned.values() for pool in amounts}
+        members = set().union(*rules.groups.values())
+        self.pools = sorted(forms | members | set(rules.groups))
 
     def own(self, name: TenantName, pool: Form) -> int:
         inside = self.rules.classes(pool)
@@ -190,17 +195,11 @@ class Books:
     def held(self, name: TenantName, pool: Form) -> int:
         """Used, or kept while idle: by its children, in its members, by itself."""
         rules = self.rules
-        direct = [p for p in self.pools() if rules.chain(p)[1:2] == [pool]]
-        inner = [p for p in self.pools() if pool in rules.chain(p)]
+        direct = [p for p in self.pools if rules.chain(p)[1:2] == [pool]]
+        inner = [p for p in self.pools if pool in rules.chain(p)]
         kept = sum(rules.kept(name, p) for p in inner)
         members = sum(self.held(name, p) for p in direct)
         return max(kept, self.inside(name, pool), members)
-
-    def pools(self) -> list[Form]:
-        forms = {form for _, form, _ in self.charges} | set(self.rules.capacity)
-        forms |= {f for q in self.rules.queues for f in self.rules.owned[q]}
-        members = set().union(*self.rules.groups.values())
-        return sorted(forms | members | set(self.rules.groups))
 
     def is_respectful(self, name: TenantName, form: Form) -> bool:
         """Whether nobody on the path holds too much, what others keep included."""
@@ -357,3 +356,52 @@ class Division:
     def _priorities(self, names: Sequence[TenantName]) -> list[int]:
         found = {self.rules.queues[name].priority for name in names}
         return sorted(found, reverse=True)
+
+
+# -- what is covered --------------------------------------------------------------
+
+
+def rank(gang: Standing) -> tuple[int, int, bool, float, str]:
+    """Class, priority, running before waiting, age, name."""
+    urgency = (int(gang.workload_class), -gang.priority)
+    return (*urgency, not gang.running, gang.since, gang.gang)
+
+
+def walk(gangs: Sequence[Standing]) -> list[Standing]:
+    """By rank; what extends a gang comes right after it at the earliest."""
+    ranks = {gang.gang: rank(gang) for gang in gangs}
+
+    def place(gang: Standing) -> tuple[tuple[int, int, bool, float, str], bool]:
+        core = ranks.get(gang.core) if gang.core is not None else None
+        mine = rank(gang)
+        return (max(mine, core) if core else mine, gang.core is not None)
+
+    return sorted(gangs, key=place)
+
+
+def cover(
+    rules: Rules, gangs: Sequence[Standing], owned: Mapping[Form, int]
+) -> dict[GangId, Form]:
+    """Take each whole gang that some way of spending the guarantee still pays for."""
+    taken: dict[GangId, Form] = {}
+    used: dict[Form, int] = {}
+    present = {gang.gang for gang in gangs}
+    for gang in walk(gangs):
+        if gang.core in present and gang.core not in taken:
+            continue  # what it extends is burst: so is it
+        for form, quanta in ((gang.form, gang.quanta), *gang.also):
+            more = {**used, form: used.get(form, 0) + quanta}
+            if not unpaid(rules, more, owned):
+                taken[gang.gang], used = form, more
+                break
+    return taken
+
+
+def below_the_ancestor(
+    rules: Rules, a: TenantName, b: TenantName
+) -> tuple[TenantName, TenantName]:
+    """The two siblings under the lowest common ancestor of two tenants."""
+    above_a, above_b = rules.path(a), rules.path(b)
+    ours = [queue for queue in above_a if queue not in above_b]
+    theirs = [queue for queue in above_b if queue not in above_a]
+    return (ours or [a])[-1], (theirs or [b])[-1]
