@@ -172,13 +172,25 @@ def tenants(server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
     figures = ("guarantee", "used", "burst", "leaving", "pending", "share", "limit")
     for name in figures:
         table.add_column(name, justify="right")
+    conditions: dict[str, list[str]] = {}
     for row in reply.rows:
-        held = (row.guarantee, row.used, row.borrowed, row.leaving)
+        held = (row.used, row.borrowed, row.leaving)
         amounts = (*held, row.pending, row.share)
         limit = f"{row.limit.devices:g}" if row.HasField("limit") else "-"
         numbers = [f"{amount.devices:g}" for amount in amounts]
-        table.add_row(row.tenant, row.form, *numbers, limit)
+        guarantee = _kept(row.guarantee.devices, row.promised.devices)
+        table.add_row(row.tenant, row.form, guarantee, *numbers, limit)
+        for condition in row.conditions:
+            conditions.setdefault(condition, []).append(row.tenant)
     _show(table)
+    for condition, names in conditions.items():
+        typer.echo(f"{', '.join(dict.fromkeys(names))}: {condition}")
+
+
+def _kept(guarantee: float, promised: float) -> str:
+    """Write a guarantee; ``8 of 16`` where not all that was promised is there."""
+    kept = f"{guarantee:g}"
+    return kept if guarantee == promised else f"{kept} of {promised:g}"
 
 
 @app.command()

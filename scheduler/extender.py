@@ -16,6 +16,7 @@ from aiohttp import web
 from scheduler.codec import (
     CodecError,
     NodesCall,
+    Readers,
     decode_acknowledgement,
     decode_events,
     decode_nodes_call,
@@ -33,7 +34,7 @@ from scheduler.codec import (
     encode_wishes,
     pod_of,
 )
-from scheduler.config import Config, node_of
+from scheduler.config import Config, node_of, read_tenancy
 from scheduler.core import NodeName
 from scheduler.quantity import seconds
 from scheduler.service import Service
@@ -43,6 +44,8 @@ CLOSE_S = 0.5
 
 MAX_WAIT_S = 60.0
 """Longest time a poll for actions may wait, seconds."""
+
+_SETTINGS = Readers(node=node_of, tenancy=read_tenancy)
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +163,7 @@ class Extender:
     async def _events(self, request: web.Request) -> web.Response:
         body = await _read(request)
         _require_ready(self._service)
-        batch = decode_events(body, self._service.naming, node_of)
+        batch = decode_events(body, self._service.naming, _SETTINGS)
         return _json(encode_applied(self._service.report(batch)))
 
     async def _actions(self, request: web.Request) -> web.Response:

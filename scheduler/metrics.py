@@ -24,19 +24,26 @@ from scheduler.core import (
 VERBS = ("filter", "prioritize", "preempt")
 _SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0)
 _GAUGES = {
-    "guarantee": "GPUs that are theirs whenever they ask.",
+    "guarantee": "GPUs that are theirs whenever they ask, as far as they are there.",
+    "promised": "GPUs that are guaranteed to them, there or not.",
     "used": "GPUs they are charged for now.",
     "burst": "Part of the use that the guarantee does not pay for.",
     "leaving": "GPUs held by pods that were told to go, charged no more.",
     "pending": "GPUs asked for and waiting.",
     "share": "GPUs that the division of capacity grants now.",
 }
+_OF_GROUPS = ("guarantee", "promised")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
-    """What a scrape shows; amounts in quanta."""
+class Scrape:
+    """What a scrape shows; amounts in quanta.
 
+    Of `groups` only what is guaranteed is shown: what is used of a group is shown for
+    its members, so that sums over all forms are right.
+    """
+
+    groups: frozenset[Form]
     tenants: tuple[TenantUse, ...]
     queue: tuple[QueueEntry, ...]
     capacity: dict[Form, int]
@@ -50,7 +57,7 @@ class Metrics:
     `fleet` is called at every scrape.
     """
 
-    def __init__(self, fleet: Callable[[], Fleet]) -> None:
+    def __init__(self, fleet: Callable[[], Scrape]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_FleetCollector(fleet))
         latency = Histogram(
@@ -116,7 +123,7 @@ class Metrics:
 class _FleetCollector(Collector):
     """Who holds what, computed when it is asked for."""
 
-    def __init__(self, fleet: Callable[[], Fleet]) -> None:
+    def __init__(self, fleet: Callable[[], Scrape]) -> None:
         self._fleet = fleet
 
     def describe(self) -> Iterator[Metric]:
@@ -127,6 +134,7 @@ class _FleetCollector(Collector):
         """Compute the gauges."""
         fleet = self._fleet()
         yield from _tenant_gauges(fleet)
+        yield _conditions(fleet)
         yield _waiting(fleet)
         yield _capacity(fleet)
         yield _plain("stranded_gpus", "GPUs that MIG layouts leave unused.")(
@@ -135,18 +143,32 @@ class _FleetCollector(Collector):
         yield _plain("wishes", "Actions that nobody has acknowledged.")(fleet.wishes)
 
 
-def _tenant_gauges(fleet: Fleet) -> Iterator[Metric]:
+def _tenant_gauges(fleet: Scrape) -> Iterator[Metric]:
     for name, text in _GAUGES.items():
         gauge = GaugeMetricFamily(
             f"fairshare_{name}_gpus", text, labels=("tenant", "gpu_class", "form")
         )
         for row in fleet.tenants:
-            labels = (row.name, class_of(row.form), row.form)
-            gauge.add_metric(labels, getattr(row, name) / QUANTA_PER_GPU)
+            if name in _OF_GROUPS or row.form not in fleet.groups:
+                labels = (row.name, class_of(row.form), row.form)
+                gauge.add_metric(labels, getattr(row, name) / QUANTA_PER_GPU)
         yield gauge
 
 
-def _waiting(fleet: Fleet) -> Metric:
+def _conditions(fleet: Scrape) -> Metric:
+    gauge = GaugeMetricFamily(
+        "fairshare_condition",
+        "1 while something keeps a queue from being as it was written: Unreachable, "
+        "Deleted.",
+        labels=("tenant", "gpu_class", "form", "condition"),
+    )
+    for row in fleet.tenants:
+        for name in sorted({text.partition(":")[0] for text in row.conditions}):
+            gauge.add_metric((row.name, class_of(row.form), row.form, name), 1)
+    return gauge
+
+
+def _waiting(fleet: Scrape) -> Metric:
     pods: Tally[tuple[str, str, str]] = Tally()
     for entry in fleet.queue:
         key = (entry.tenant, entry.workload_class.label, entry.reason.name)
@@ -161,7 +183,7 @@ def _waiting(fleet: Fleet) -> Metric:
     return gauge
 
 
-def _capacity(fleet: Fleet) -> Metric:
+def _capacity(fleet: Scrape) -> Metric:
     gauge = GaugeMetricFamily(
         "fairshare_capacity_gpus", "GPUs of the fleet.", labels=("gpu_class", "form")
     )

@@ -131,6 +131,8 @@ def _tenant_message(row: TenantUse) -> pb.TenantUse:
         share=_amount(row.share, form),
         limit=None if row.limit is None else _amount(row.limit, form),
         leaving=_amount(row.leaving, form),
+        promised=_amount(row.promised, form),
+        conditions=row.conditions,
     )
 
 

@@ -13,6 +13,7 @@ from scheduler.codec import (
     CodecError,
     Naming,
     PodMessage,
+    Readers,
     decode_acknowledgement,
     decode_events,
     decode_nodes_call,
@@ -23,7 +24,7 @@ from scheduler.codec import (
     encode_scores,
     pod_of,
 )
-from scheduler.config import node_of
+from scheduler.config import node_of, read_tenancy
 from scheduler.core import (
     Demand,
     Filtered,
@@ -356,7 +357,7 @@ DOORS = (
     decode_nodes_call,
     decode_preempt_call,
     decode_acknowledgement,
-    lambda body: decode_events(body, NAMING, node_of),
+    lambda body: decode_events(body, NAMING, Readers(node_of, read_tenancy)),
 )
 
 

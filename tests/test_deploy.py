@@ -6,7 +6,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from scheduler.config import load_config, nodes_of, parse_config, queues_of
+from scheduler.config import (
+    fleet_of,
+    load_config,
+    nodes_of,
+    parse_config,
+    queues_of,
+)
 from scheduler.config.schema import Config, Section
 from scheduler.core import (
     Engine,
@@ -83,8 +89,11 @@ def test_example_config_is_taken_by_the_engine() -> None:
     engine = Engine()
     for node in nodes_of(config):
         engine.observe(NodeUp(node), 0.0)
-    engine.observe(TenantsChanged(queues_of(config)), 0.0)
+    queues, fleet = queues_of(config), fleet_of(config)
+    assert not engine.refusals(queues, fleet)
+    engine.observe(TenantsChanged(queues, fleet), 0.0)
     assert engine.capacity()
+    assert not engine.shortages()
     engine.check_invariants()
 
 

@@ -5,6 +5,7 @@ actions and views of standalone mode.
 """
 
 from scheduler.codec.door import (
+    Readers,
     Reported,
     Wish,
     decode_acknowledgement,
@@ -16,7 +17,7 @@ from scheduler.codec.door import (
     encode_tenants,
     encode_wishes,
 )
-from scheduler.codec.pod import CodecError, Naming, PodMessage, pod_of
+from scheduler.codec.pod import CodecError, Naming, PodMessage, RefusedError, pod_of
 from scheduler.codec.verbs import (
     NodesCall,
     PreemptCall,
@@ -35,6 +36,8 @@ __all__ = [
     "NodesCall",
     "PodMessage",
     "PreemptCall",
+    "Readers",
+    "RefusedError",
     "Reported",
     "Wish",
     "decode_acknowledgement",

@@ -7,14 +7,14 @@ Deadlines of the core are monotonic seconds; outside they are UTC, for people an
 other machines, next to the seconds that are left.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from scheduler.codec.pod import CodecError, Naming, PodMessage, pod_of
+from scheduler.codec.pod import CodecError, Naming, PodMessage, RefusedError, pod_of
 from scheduler.codec.verbs import decode
 from scheduler.core import (
     QUANTA_PER_GPU,
@@ -34,6 +34,7 @@ from scheduler.core import (
     TenantUse,
     charge,
 )
+from scheduler.tenancy import Tenancy
 
 MAX_ACKNOWLEDGED = 10_000
 MAX_LINES = 100_000
@@ -72,28 +73,49 @@ class CheckpointLine(_Line, tag="CheckpointDone"):
     uid: str
 
 
-Line = BoundLine | GoneLine | NodeLine | CheckpointLine
+class TenantsLine(_Line, tag="TenantsChanged"):
+    """The tenant tree is replaced; in the form of the settings file.
+
+    Without `fleet`, what holds for the whole tree stays.
+    """
+
+    tenants: Raw
+    fleet: Raw = Raw()
+
+
+Line = BoundLine | GoneLine | NodeLine | CheckpointLine | TenantsLine
 
 _line = msgspec.json.Decoder(Line)
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """An event and the line that said so (1 first)."""
+    """An event, or a tenant tree, and the line that said so (1 first)."""
 
     line: int
-    event: Event
+    event: Event | Tenancy
 
 
-def decode_events(
-    body: bytes, naming: Naming, read_node: Callable[[object, str], Node]
-) -> tuple[Reported, ...]:
-    """Read a batch of events, one JSON object a line.
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """How parts in the form of the settings file are read; they raise ValueError.
 
     Parameters
     ----------
-    read_node
-        Reads a node in the form of the settings file; the text says where it stands.
+    node
+        Reads a node; the text is what its keys are named after.
+    tenancy
+        Reads ``tenants`` and ``fleet``, whichever are there.
+    """
+
+    node: Callable[[object, str], Node]
+    tenancy: Callable[[Mapping[str, object]], Tenancy]
+
+
+def decode_events(body: bytes, naming: Naming, read: Readers) -> tuple[Reported, ...]:
+    """Read a batch of events, one JSON object a line.
+
+    Pods in later lines belong to tenants as earlier lines say.
 
     Raises
     ------
@@ -107,19 +129,18 @@ def decode_events(
     for number, text in enumerate(body.split(b"\n"), start=1):
         if text.strip():
             where = f"line {number}"
-            line = decode(_line, text, where)
-            found.append(Reported(number, _event(line, where, naming, read_node)))
+            event = _event(decode(_line, text, where), where, naming, read)
+            found.append(Reported(number, event))
+            if isinstance(event, Tenancy):
+                naming = replace(naming, tenants=event.owners)
     return tuple(found)
 
 
-def _event(
-    line: Line,
-    where: str,
-    naming: Naming,
-    read_node: Callable[[object, str], Node],
-) -> Event:
+def _event(line: Line, where: str, naming: Naming, read: Readers) -> Event | Tenancy:
     if isinstance(line, NodeLine):
-        return NodeChanged(_node(line, where, read_node))
+        return NodeChanged(_node(line, where, read.node))
+    if isinstance(line, TenantsLine):
+        return _tenancy(line, where, read.tenancy)
     if not line.uid:
         raise CodecError(where, "uid", line.uid, "must not be empty")
     uid = PodUid(line.uid)
@@ -128,6 +149,17 @@ def _event(
     if isinstance(line, CheckpointLine):
         return CheckpointDone(uid)
     return _bound(line, where, naming)
+
+
+def _tenancy(
+    line: TenantsLine, where: str, read: Callable[[Mapping[str, object]], Tenancy]
+) -> Tenancy:
+    parts = {"tenants": line.tenants, "fleet": line.fleet}
+    raw = {key: msgspec.json.decode(part) for key, part in parts.items() if bytes(part)}
+    try:
+        return read(raw)
+    except ValueError as error:
+        raise RefusedError(where, str(error).splitlines()) from error
 
 
 def _node(line: NodeLine, where: str, read_node: Callable[[object, str], Node]) -> Node:
@@ -258,18 +290,20 @@ class AmountView(Struct):
 
 
 class TenantView(Struct):
-    """One queue and form."""
+    """One queue and form, or class group; `guarantee` is what is kept of `promised`."""
 
     tenant: str
     parent: str | None
     form: str
     guarantee: AmountView
+    promised: AmountView
     used: AmountView
     burst: AmountView
     pending: AmountView
     share: AmountView
     leaving: AmountView
     limit: AmountView | None
+    conditions: Sequence[str]
 
 
 class QueueView(Struct, rename="camel"):
@@ -315,12 +349,14 @@ def _tenant_view(row: TenantUse) -> TenantView:
         parent=row.parent,
         form=row.form,
         guarantee=_amount(row.guarantee, row.form),
+        promised=_amount(row.promised, row.form),
         used=_amount(row.used, row.form),
         burst=_amount(row.burst, row.form),
         pending=_amount(row.pending, row.form),
         share=_amount(row.share, row.form),
         leaving=_amount(row.leaving, row.form),
         limit=None if row.limit is None else _amount(row.limit, row.form),
+        conditions=row.conditions,
     )
 
 

@@ -5,7 +5,7 @@ kube-scheduler computes (the larger of what runs together and what any init cont
 needs with the sidecars before it), so both count alike. Names of design section 11.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -45,6 +45,13 @@ class CodecError(ValueError):
         shown = value if isinstance(value, str) else repr(value)
         shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
         super().__init__(f"{where}: {field}: {shown!r} {problem}")
+
+
+class RefusedError(CodecError):
+    """Something readable that may not be had; each fault names key, value, numbers."""
+
+    def __init__(self, where: str, faults: Iterable[str]) -> None:
+        ValueError.__init__(self, f"{where}: {'; '.join(faults)}")
 
 
 class Resources(Struct, gc=False):

@@ -5,6 +5,7 @@ refused. A file is taken whole or not at all.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +13,26 @@ import yaml
 from pydantic import ValidationError
 
 from scheduler.config.rules import faults, node_faults, node_names, offers
-from scheduler.config.schema import Config, NodeConfig, Section
-from scheduler.core import Form, Node, NodeName, Policy, Queue, TenantName
+from scheduler.config.schema import (
+    Config,
+    FleetConfig,
+    NodeConfig,
+    Section,
+    TenancyConfig,
+    TenantConfig,
+)
+from scheduler.core import (
+    Fleet,
+    Form,
+    GpuClass,
+    Group,
+    Node,
+    NodeName,
+    Policy,
+    Queue,
+    TenantName,
+)
+from scheduler.tenancy import Tenancy
 
 _SHOWN = 60
 _S = TypeVar("_S", bound=Section)
@@ -66,7 +85,7 @@ def parse_config(text: str) -> Config:
     if not isinstance(raw, dict):
         raise ConfigError(f"the file must hold keys and values, not {raw!r}")
     config = _validated(Config, raw, "")
-    found = faults(config)
+    found = faults(config.nodes, tenancy_of(config))
     if found:
         raise ConfigError("\n".join(found))
     return config
@@ -141,21 +160,49 @@ def _node(entry: NodeConfig, name: str) -> Node:
     )
 
 
-def queues_of(config: Config) -> tuple[Queue, ...]:
+def read_tenancy(raw: Mapping[str, object]) -> Tenancy:
+    """Read ``tenants``, and ``fleet`` if it is there, as events carry them.
+
+    What must hold across keys is not judged here.
+
+    Raises
+    ------
+    ConfigError
+        When a key or value means nothing; the message lists every fault.
+    """
+    tenancy = tenancy_of(_validated(TenancyConfig, raw, ""))
+    return tenancy if "fleet" in raw else replace(tenancy, fleet=None)
+
+
+def tenancy_of(config: TenancyConfig) -> Tenancy:
+    """Return the tenant tree with its namespaces and what holds for all of it."""
+    return Tenancy(
+        queues=queues_of(config),
+        namespaces=tuple(tenant.namespaces for tenant in config.tenants),
+        fleet=fleet_of(config),
+    )
+
+
+def queues_of(config: TenancyConfig) -> tuple[Queue, ...]:
     """Return the tenant tree; the order of the file is the order of creation."""
-    return tuple(
-        Queue(
-            name=TenantName(tenant.name),
-            parent=TenantName(tenant.parent) if tenant.parent else None,
-            guarantee=_counts(tenant.guarantee),
-            borrowing_limit=_counts(tenant.borrowing_limit),
-            lending_limit=_counts(tenant.lending_limit),
-            limit=_counts(tenant.limit),
-            weight=tenant.weight,
-            priority=tenant.priority,
-            order=order,
-        )
-        for order, tenant in enumerate(config.tenants)
+    return tuple(_queue(tenant, order) for order, tenant in enumerate(config.tenants))
+
+
+def _queue(tenant: TenantConfig, order: int) -> Queue:
+    return Queue(
+        name=TenantName(tenant.name),
+        parent=TenantName(tenant.parent) if tenant.parent else None,
+        guarantee=_counts(tenant.guarantee),
+        borrowing_limit=_counts(tenant.borrowing_limit),
+        lending_limit=_counts(tenant.lending_limit),
+        limit=_counts(tenant.limit),
+        weight=tenant.weight,
+        priority=tenant.priority,
+        order=order,
+        burst_milli=tenant.burst,
+        inference_burst=_counts(tenant.inference_burst),
+        critical=_counts(tenant.inference_critical),
+        preempt_within=tenant.preempt_within,
     )
 
 
@@ -163,13 +210,21 @@ def _counts(counts: Mapping[str, int]) -> tuple[tuple[Form, int], ...]:
     return tuple(sorted((Form(form), count) for form, count in counts.items()))
 
 
-def tenants_of(config: Config) -> dict[str, TenantName]:
-    """Return the tenant of every namespace that is mapped to one."""
-    return {
-        namespace: TenantName(tenant.name)
-        for tenant in config.tenants
-        for namespace in tenant.namespaces
-    }
+def fleet_of(config: TenancyConfig) -> Fleet:
+    """Return what holds for the whole tree."""
+    fleet: FleetConfig = config.fleet
+    groups = (
+        Group(name=Form(name), members=tuple(Form(member) for member in members))
+        for name, members in fleet.groups.items()
+    )
+    memory = fleet.usage_memory
+    return Fleet(
+        groups=tuple(groups),
+        burst_ceiling=_counts(fleet.burst_ceiling),
+        values=tuple(sorted((GpuClass(n), v) for n, v in fleet.values.items())),
+        half_life_s=memory.half_life if memory else 0.0,
+        memory_strength_milli=memory.strength if memory else 1000,
+    )
 
 
 def policy_of(config: Config) -> Policy:

@@ -5,23 +5,20 @@ Nothing here stops at the first fault; the file is judged whole.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-from scheduler.config.schema import MAX_NODES, Config, NodeConfig, TenantConfig
-from scheduler.core import Form, class_of, is_legal, known_classes, parse_form, profiles
+from scheduler.config.schema import MAX_NODES, NodeConfig
+from scheduler.core import Form, charge, class_of, is_legal, parse_form, profiles
+from scheduler.tenancy import Tenancy
+from scheduler.tenancy import faults as tenancy_faults
 
-_KINDS = ("guarantee", "borrowing_limit", "lending_limit", "limit")
-_KEYS = ("guarantee", "borrowingLimit", "lendingLimit", "limit")
 
-
-def faults(config: Config) -> list[str]:
+def faults(nodes: tuple[NodeConfig, ...], tenancy: Tenancy) -> list[str]:
     """Return what is wrong with a file whose every key is well written by itself."""
-    of_nodes = list(_node_faults(config.nodes))
-    found = [*of_nodes, *_tenant_faults(config.tenants), *_form_faults(config)]
-    found.extend(_inner_sum_faults(config.tenants))
-    if not of_nodes:
-        found.extend(_root_sum_faults(config))
-    return found
+    found = list(_node_faults(nodes))
+    classes = {node.gpu_class for node in nodes}
+    there = None if found else capacity(nodes)
+    return [*found, *tenancy_faults(tenancy, classes, there)]
 
 
 # -- nodes --------------------------------------------------------------------
@@ -100,116 +97,15 @@ def node_names(node: NodeConfig) -> list[str]:
     return list(dict.fromkeys(numbered))
 
 
-# -- tenants ------------------------------------------------------------------
+# -- devices ----------------------------------------------------------------
 
 
-def _tenant_faults(tenants: tuple[TenantConfig, ...]) -> Iterator[str]:
-    names = Counter(tenant.name for tenant in tenants)
-    if not names:
-        yield "tenants: there must be at least one"
-    for name, count in names.items():
-        if count > 1:
-            yield f"tenants: {name!r} is defined {count} times"
-    parents = {tenant.name: tenant.parent for tenant in tenants}
-    for index, tenant in enumerate(tenants):
-        if tenant.parent is not None and tenant.parent not in names:
-            yield f"tenants[{index}].parent: {tenant.parent!r} is no tenant"
-        cycle = _cycle_from(tenant.name, parents)
-        if cycle and tenant.name == min(cycle):
-            told = " -> ".join([*cycle, tenant.name])
-            yield f"tenants[{index}].parent: {tenant.parent!r}: a cycle, {told}"
-    yield from _namespace_faults(tenants)
-
-
-def _cycle_from(name: str, parents: Mapping[str, str | None]) -> list[str]:
-    """Return the queue and its ancestors if they lead back to it, else nothing."""
-    path = [name]
-    at = parents.get(name)
-    while at is not None and at not in path:
-        path.append(at)
-        at = parents.get(at)
-    return path if at == name else []
-
-
-def _namespace_faults(tenants: tuple[TenantConfig, ...]) -> Iterator[str]:
-    inner = {tenant.parent for tenant in tenants}
-    owners: dict[str, str] = {}
-    for index, tenant in enumerate(tenants):
-        key = f"tenants[{index}].namespaces"
-        if tenant.namespaces and tenant.name in inner:
-            yield f"{key}: {tenant.name!r} has children; pods belong to its leaves"
-        for namespace in tenant.namespaces:
-            if namespace in owners:
-                yield f"{key}: {namespace!r} belongs to {owners[namespace]!r} already"
-            owners.setdefault(namespace, tenant.name)
-
-
-# -- forms and sums -----------------------------------------------------------
-
-
-def _form_faults(config: Config) -> Iterator[str]:
-    classes = {*known_classes(), *(node.gpu_class for node in config.nodes)}
-    for index, tenant in enumerate(config.tenants):
-        for kind, key in zip(_KINDS, _KEYS, strict=True):
-            for form in getattr(tenant, kind):
-                problem = _form_problem(form, classes)
-                if problem:
-                    yield f"tenants[{index}].{key}.{form}: {problem}"
-        yield from _own_faults(f"tenants[{index}]", tenant)
-
-
-def _form_problem(text: str, classes: set[str]) -> str:
-    try:
-        gpu_class = class_of(parse_form(text))
-    except ValueError as error:
-        return str(error)
-    return "" if gpu_class in classes else f"{gpu_class!r} is no known GPU class"
-
-
-def _own_faults(key: str, tenant: TenantConfig) -> Iterator[str]:
-    for form, count in tenant.guarantee.items():
-        limit = tenant.limit.get(form)
-        if limit is not None and count > limit:
-            yield (
-                f"{key}.guarantee.{form}: {count} is above its own limit of {limit} "
-                f"({tenant.name})"
-            )
-
-
-def _inner_sum_faults(tenants: tuple[TenantConfig, ...]) -> Iterator[str]:
-    own = {tenant.name: tenant.guarantee for tenant in tenants}
-    for parent, guarantee in own.items():
-        group = [tenant for tenant in tenants if tenant.parent == parent]
-        yield from _sum_faults(group, guarantee, f"guaranteed to {parent}")
-
-
-def _root_sum_faults(config: Config) -> Iterator[str]:
-    roots = [tenant for tenant in config.tenants if tenant.parent is None]
-    yield from _sum_faults(roots, capacity(config.nodes), "available")
-
-
-def _sum_faults(
-    group: Iterable[TenantConfig], have: Mapping[str, int], whose: str
-) -> Iterator[str]:
-    parts: dict[str, dict[str, int]] = {}
-    for tenant in group:
-        for form, count in tenant.guarantee.items():
-            parts.setdefault(form, {})[tenant.name] = count
-    for form, counts in sorted(parts.items()):
-        if sum(counts.values()) > have.get(form, 0):
-            told = " + ".join(str(count) for count in counts.values())
-            yield (
-                f"tenants: guarantees of {form}: {told} > {have.get(form, 0)} {whose} "
-                f"({', '.join(counts)})"
-            )
-
-
-def capacity(nodes: Iterable[NodeConfig]) -> dict[str, int]:
-    """Return devices per form over all nodes."""
-    total: Counter[str] = Counter()
+def capacity(nodes: Iterable[NodeConfig]) -> dict[Form, int]:
+    """Return quanta per form over all nodes."""
+    total: Counter[Form] = Counter()
     for node in nodes:
         for form, count in offers(node):
-            total[form] += count * node.count
+            total[form] += count * node.count * charge(form)
     return dict(total)
 
 

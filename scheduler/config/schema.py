@@ -7,6 +7,7 @@ what spans several keys is judged by ``rules``.
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import (
@@ -21,7 +22,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from scheduler.core import WorkloadClass, workload_class
+from scheduler.core import PreemptWithin, WorkloadClass, workload_class
 from scheduler.quantity import (
     cpu_milli,
     memory_mib,
@@ -67,6 +68,15 @@ def _bytes(value: object) -> int:
     if amount < 65_536:
         raise ValueError("is less than 64Ki, too little for the names of a fleet")
     return amount
+
+
+def _milli(value: object) -> int:
+    """Read a number as thousandths: 1.75 is 1750."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    milli = Decimal(repr(value)) * 1000 if number else Decimal("NaN")
+    if not milli.is_finite() or milli != milli.to_integral_value():
+        raise ValueError("must be a number with at most three decimals, as 2.0")
+    return int(milli)
 
 
 def _class(value: object) -> WorkloadClass:
@@ -116,6 +126,7 @@ NodeNames = Annotated[str, AfterValidator(_node_name)]
 Class = Annotated[WorkloadClass, BeforeValidator(_class)]
 Count = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
 Counts = dict[str, Count]
+Milli = Annotated[int, BeforeValidator(_milli), Field(ge=0, le=1_000_000_000)]
 
 
 class Section(BaseModel):
@@ -289,7 +300,7 @@ class TenantConfig(Section):
         default=1,
         ge=0,
         le=1_000_000,
-        description="Share of the burst pool relative to its siblings.",
+        description="Share of the burst pool relative to its siblings; 0: none of it.",
     )
     priority: StrictInt = Field(
         default=0,
@@ -297,9 +308,66 @@ class TenantConfig(Section):
         le=1_000_000,
         description="Tenant priority when burst is divided, larger first.",
     )
+    burst: Milli | None = Field(
+        default=None,
+        description="Most it may borrow over all forms without a borrowingLimit of "
+        "their own, as a multiple of its total guarantee by value; left out: any.",
+    )
+    inference_burst: Counts = Field(
+        default={},
+        description="Most devices above the guarantee that count as inference; a form "
+        "not listed: as many as are guaranteed.",
+    )
+    inference_critical: Counts = Field(
+        default={},
+        description="Most devices that count as inference-critical; not listed: none.",
+    )
+    preempt_within: PreemptWithin = Field(
+        default=PreemptWithin.LOWER_PRIORITY,
+        description="Whose burst its own waiting work may stop inside the tenant.",
+    )
 
 
-class Config(Section):
+class UsageMemoryConfig(Section):
+    """How long borrowing is remembered when burst is divided."""
+
+    half_life: Duration = Field(
+        gt=0, description="Time after which past borrowing counts half."
+    )
+    strength: Milli = Field(
+        default=1000, description="How much it tilts the weights; 0: not at all."
+    )
+
+
+class FleetConfig(Section):
+    """What holds for the whole tree."""
+
+    groups: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="Class groups: GPU classes, or other groups, of which any will do.",
+    )
+    burst_ceiling: Counts = Field(
+        default={},
+        description="Most devices that all roots together hold above their guarantees.",
+    )
+    values: dict[str, Annotated[Milli, Field(gt=0)]] = Field(
+        default={}, description="Worth of GPU classes; an a100-80gb is 1."
+    )
+    usage_memory: UsageMemoryConfig | None = Field(
+        default=None, description="Past borrowing; left out: it is forgotten."
+    )
+
+
+class TenancyConfig(Section):
+    """Tenants and what holds for all of them: part of the file, or one event."""
+
+    fleet: FleetConfig = Field(
+        default=FleetConfig(), description="What holds for the whole tree."
+    )
+    tenants: tuple[TenantConfig, ...] = Field(description="The tenant tree.")
+
+
+class Config(TenancyConfig):
     """The whole file."""
 
     server: ServerConfig = Field(default=ServerConfig(), description="Listening.")
@@ -307,5 +375,4 @@ class Config(Section):
     defaults: DefaultsConfig = Field(
         default=DefaultsConfig(), description="For pods that do not say."
     )
-    nodes: tuple[NodeConfig, ...] = Field(description="Standalone mode: the fleet.")
-    tenants: tuple[TenantConfig, ...] = Field(description="The tenant tree.")
+    nodes: tuple[NodeConfig, ...] = Field(description="Standalone mode: the nodes.")

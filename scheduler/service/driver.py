@@ -13,9 +13,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from scheduler.codec import Naming, Reported
-from scheduler.config import Config, nodes_of, policy_of, queues_of, tenants_of
+from scheduler.config import Config, nodes_of, policy_of, tenancy_of
 from scheduler.core import (
     Action,
     CheckpointRequest,
@@ -24,21 +25,24 @@ from scheduler.core import (
     Evict,
     Explanation,
     Filtered,
+    Fleet,
     NodeName,
     NodeUp,
     Pod,
     PodBound,
     PodGone,
+    PodSubmitted,
     PodUid,
     QueueEntry,
     Reason,
     TenantsChanged,
     TenantUse,
 )
-from scheduler.metrics import Fleet, Metrics
+from scheduler.metrics import Metrics, Scrape
 from scheduler.service.outbox import Outbox
 from scheduler.service.roster import Roster
 from scheduler.service.solver import Solver, pack
+from scheduler.tenancy import Tenancy
 
 COALESCE_S = 0.01
 """Changes within this time are looked at together, seconds."""
@@ -68,16 +72,12 @@ class Service:
         self, config: Config, clock: Callable[[], float] = time.monotonic
     ) -> None:
         policy = policy_of(config)
-        queues = queues_of(config)
-        parents = {queue.parent for queue in queues}
         self._config = config
         self._clock = clock
         self._engine = Engine(policy)
-        self._queues = queues
+        self._tenancy = tenancy_of(config)
         self._cycle_s = policy.cycle_s
-        self._roster = Roster(
-            frozenset(queue.name for queue in queues if queue.name not in parents)
-        )
+        self._roster = Roster()
         self._asked: dict[PodUid, float] = {}
         self._changed = asyncio.Event()
         self._last_cycle = 0.0
@@ -88,10 +88,10 @@ class Service:
         self._next_solve = 0.0
         self._cycling: asyncio.Task[None] | None = None
         self.naming = Naming(
-            tenants=tenants_of(config), default_class=config.defaults.workload_class
+            tenants=self._tenancy.owners, default_class=config.defaults.workload_class
         )
         self.outbox = Outbox()
-        self.metrics = Metrics(self._fleet)
+        self.metrics = Metrics(self._scrape)
         self.ready = False
         self.draining = False
 
@@ -100,7 +100,8 @@ class Service:
     async def start(self) -> None:
         """Tell the engine of nodes and tenants, and begin to answer."""
         self._apply([NodeUp(node) for node in nodes_of(self._config)])
-        self._apply([TenantsChanged(self._queues)])
+        tenancy = self._tenancy
+        self._apply([TenantsChanged(tenancy.queues, tenancy.fleet or Fleet())])
         self._cycle()
         self._cycling = asyncio.create_task(self._run_cycles())
         self.ready = True
@@ -199,9 +200,26 @@ class Service:
         """
         events = self._roster.judge(batch, self._state_of)
         self._apply(events)
+        trees = [item.event for item in batch if isinstance(item.event, Tenancy)]
+        if trees:
+            self._map_namespaces(trees[-1])
         self.metrics.events.inc(len(events))
         self._changed.set()
         return len(events)
+
+    def _map_namespaces(self, tenancy: Tenancy) -> None:
+        """Let pods that wait belong to whom their namespace belongs now.
+
+        Bound ones stay with the tenant that they were charged to.
+        """
+        self.naming = replace(self.naming, tenants=tenancy.owners)
+        for uid, pod in list(self._roster.pods.items()):
+            tenant = self.naming.tenant(pod.name.partition("/")[0])
+            if tenant != pod.tenant and uid not in self._roster.bound:
+                asked = self._asked.get(uid, self._clock())
+                moved = PodSubmitted(replace(pod, tenant=tenant))
+                self._apply([PodGone(uid), moved])
+                self._asked[uid] = asked
 
     def _state_of(self, uid: PodUid) -> Reason | None:
         found = self._engine.explain(uid, self._clock())
@@ -238,8 +256,10 @@ class Service:
             uid = next(named, uid)
         return self._engine.explain(uid, self._clock())
 
-    def _fleet(self) -> Fleet:
-        return Fleet(
+    def _scrape(self) -> Scrape:
+        groups = self._roster.tenants.fleet.groups
+        return Scrape(
+            groups=frozenset(group.name for group in groups),
             tenants=self.tenants(),
             queue=self.queue(),
             capacity=self._engine.capacity(),

@@ -5,12 +5,13 @@ event by event against the state it would meet, so that it is applied whole or n
 all.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from scheduler.codec import CodecError, Reported
+from scheduler.codec import CodecError, RefusedError, Reported
 from scheduler.core import (
     Event,
+    Form,
     Node,
     NodeChanged,
     NodeName,
@@ -18,10 +19,15 @@ from scheduler.core import (
     Pod,
     PodBound,
     PodGone,
+    PodSubmitted,
     PodUid,
+    QuotaTree,
     Reason,
-    TenantName,
+    TenantsChanged,
+    charge,
+    class_of,
 )
+from scheduler.tenancy import Tenancy, faults
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -31,13 +37,10 @@ PLANNED = frozenset({Reason.STARTING, Reason.RUNNING, Reason.TERMINATING})
 
 
 class Roster:
-    """Nodes, pods and bindings as they were reported.
+    """Tenants, nodes, pods and bindings as they were reported."""
 
-    `tenants` are the names pods may be charged to.
-    """
-
-    def __init__(self, tenants: frozenset[TenantName]) -> None:
-        self.tenants = tenants
+    def __init__(self) -> None:
+        self.tenants = TenantsChanged(())
         self.nodes: dict[NodeName, Node] = {}
         self.pods: dict[PodUid, Pod] = {}
         self.bound: dict[PodUid, NodeName] = {}
@@ -71,6 +74,10 @@ class Roster:
         match event:
             case NodeUp(node) | NodeChanged(node):
                 self.nodes[node.name] = node
+            case TenantsChanged():
+                self.tenants = event
+            case PodSubmitted(pod):
+                self.pods[pod.uid] = pod
             case PodBound(uid, node_name, pod):
                 if pod is not None:
                     self.pods.setdefault(uid, pod)
@@ -97,6 +104,13 @@ class _Overlay(Generic[K, V]):
         """Change a value; None takes it away."""
         self._changes[key] = value
 
+    def values(self) -> Iterator[V]:
+        """Return all values as they would be."""
+        for key in {**self._base, **self._changes}:
+            value = self.get(key)
+            if value is not None:
+                yield value
+
 
 class _Trial:
     """The roster as a batch would leave it."""
@@ -110,19 +124,52 @@ class _Trial:
         self._tenants = roster.tenants
         self._state_of = state_of
 
-    def judge(self, event: Event, where: str) -> Event:
+    def judge(self, event: Event | Tenancy, where: str) -> Event:
         """Return the event as the engine takes it, and let it count for the next."""
         match event:
+            case Tenancy():
+                return self._judge_tenancy(event, where)
             case NodeChanged(node):
-                known = self._nodes.get(node.name) is not None
-                self._nodes.put(node.name, node)
-                return event if known else NodeUp(node)
+                return self._judge_node(node, where)
             case PodBound():
                 return self._judge_bound(event, where)
             case PodGone(uid):
                 self._pods.put(uid, None)
                 self._bound.put(uid, None)
         return event
+
+    def _judge_tenancy(self, tenancy: Tenancy, where: str) -> TenantsChanged:
+        before = QuotaTree(self._tenants.queues, self._tenants.fleet)
+        there = self._capacity()
+        if there is not None:
+            before.capacity = there
+        forms = {form for node in self._nodes.values() for form, _ in node.offers}
+        classes = {class_of(form) for form in forms}
+        found = faults(tenancy, classes, there, before)
+        if found:
+            raise RefusedError(where, found)
+        fleet = tenancy.fleet or self._tenants.fleet
+        self._tenants = TenantsChanged(tenancy.queues, fleet)
+        return self._tenants
+
+    def _capacity(self) -> dict[Form, int] | None:
+        """Quanta by form over all nodes; None while there are none."""
+        found: dict[Form, int] | None = None
+        for node in self._nodes.values():
+            found = {} if found is None else found
+            for form, count in node.offers:
+                found[form] = found.get(form, 0) + count * charge(form)
+        return found
+
+    def _judge_node(self, node: Node, where: str) -> Event:
+        groups = {str(group.name) for group in self._tenants.fleet.groups}
+        for form, _ in node.offers:
+            if class_of(form) in groups:
+                problem = "is the name of a class group (fleet.groups)"
+                raise CodecError(where, "node.gpuClass", class_of(form), problem)
+        known = self._nodes.get(node.name) is not None
+        self._nodes.put(node.name, node)
+        return NodeChanged(node) if known else NodeUp(node)
 
     def _judge_bound(self, event: PodBound, where: str) -> PodBound:
         known = self._pods.get(event.uid)
@@ -132,19 +179,29 @@ class _Trial:
         if pod is None:
             problem = "is no known pod: send the pod itself along, as `pod`"
             raise CodecError(where, "uid", event.uid, problem)
+        if known is None:
+            self._check_tenant(pod, where)
         self._check_place(pod, node, where)
         self._pods.put(event.uid, pod)
         self._bound.put(event.uid, event.node)
         return PodBound(event.uid, event.node, pod)
+
+    def _check_tenant(self, pod: Pod, where: str) -> None:
+        """Refuse a pod that nobody pays for.
+
+        One that was heard of before may have lost its tenant since: it is where it is.
+        """
+        queues = self._tenants.queues
+        inner = {queue.parent for queue in queues}
+        if pod.tenant not in {queue.name for queue in queues} - inner:
+            problem = f"of pod {pod.name} is no tenant"
+            raise CodecError(where, "tenant", pod.tenant, problem)
 
     def _check_place(self, pod: Pod, node: Node, where: str) -> None:
         before = self._bound.get(pod.uid)
         if before not in (None, node.name):
             problem = f"is not where pod {pod.uid!r} is bound already, {before!r}"
             raise CodecError(where, "node", node.name, problem)
-        if pod.tenant not in self._tenants:
-            problem = f"of pod {pod.name} is no tenant"
-            raise CodecError(where, "tenant", pod.tenant, problem)
         offered = pod.demand.forms(form for form, _ in node.offers)
         if not offered and self._state_of(pod.uid) not in PLANNED:
             problem = f"offers nothing that pod {pod.name} accepts"

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cscheduler/v1/scheduler.proto\x12\x0cscheduler.v1\"7\n\x06\x41mount\x12\x0f\n\x07\x64\x65vices\x18\x01 \x01(\x01\x12\x0c\n\x04gpus\x18\x02 \x01(\x01\x12\x0e\n\x06quanta\x18\x03 \x01(\x03\"\x14\n\x12ListTenantsRequest\"<\n\x13ListTenantsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.scheduler.v1.TenantUse\"\xd5\x02\n\tTenantUse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\'\n\tguarantee\x18\x04 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12\"\n\x04used\x18\x05 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12&\n\x08\x62orrowed\x18\x06 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12%\n\x07pending\x18\x07 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12#\n\x05share\x18\x08 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12(\n\x05limit\x18\t \x01(\x0b\x32\x14.scheduler.v1.AmountH\x00\x88\x01\x01\x12%\n\x07leaving\x18\n \x01(\x0b\x32\x14.scheduler.v1.AmountB\x08\n\x06_limit\"\"\n\x10ListQueueRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\">\n\x11ListQueueResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.scheduler.v1.QueueEntry\"\xe2\x01\n\nQueueEntry\x12\x10\n\x08position\x18\x01 \x01(\x05\x12\x0c\n\x04gang\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x16\n\x0eworkload_class\x18\x04 \x01(\t\x12\x0c\n\x04pods\x18\x05 \x01(\x05\x12$\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12\r\n\x05\x66orms\x18\x07 \x03(\t\x12\x17\n\x0fwaiting_seconds\x18\x08 \x01(\x01\x12\x0f\n\x07\x63overed\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07message\x18\x0b \x01(\t\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03pod\x18\x01 \x01(\t\"\xf9\x01\n\x0f\x45xplainResponse\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04gang\x18\x04 \x01(\t\x12\x16\n\x0eworkload_class\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x0c\n\x04node\x18\t \x01(\t\x12\x14\n\x07\x63overed\x18\n \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08position\x18\x0b \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08\x62lockers\x18\x0c \x03(\tB\n\n\x08_coveredB\x0b\n\t_position2\xf5\x01\n\tScheduler\x12R\n\x0bListTenants\x12 .scheduler.v1.ListTenantsRequest\x1a!.scheduler.v1.ListTenantsResponse\x12L\n\tListQueue\x12\x1e.scheduler.v1.ListQueueRequest\x1a\x1f.scheduler.v1.ListQueueResponse\x12\x46\n\x07\x45xplain\x12\x1c.scheduler.v1.ExplainRequest\x1a\x1d.scheduler.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cscheduler/v1/scheduler.proto\x12\x0cscheduler.v1\"7\n\x06\x41mount\x12\x0f\n\x07\x64\x65vices\x18\x01 \x01(\x01\x12\x0c\n\x04gpus\x18\x02 \x01(\x01\x12\x0e\n\x06quanta\x18\x03 \x01(\x03\"\x14\n\x12ListTenantsRequest\"<\n\x13ListTenantsResponse\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.scheduler.v1.TenantUse\"\x91\x03\n\tTenantUse\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\'\n\tguarantee\x18\x04 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12\"\n\x04used\x18\x05 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12&\n\x08\x62orrowed\x18\x06 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12%\n\x07pending\x18\x07 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12#\n\x05share\x18\x08 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12(\n\x05limit\x18\t \x01(\x0b\x32\x14.scheduler.v1.AmountH\x00\x88\x01\x01\x12%\n\x07leaving\x18\n \x01(\x0b\x32\x14.scheduler.v1.Amount\x12&\n\x08promised\x18\x0b \x01(\x0b\x32\x14.scheduler.v1.Amount\x12\x12\n\nconditions\x18\x0c \x03(\tB\x08\n\x06_limit\"\"\n\x10ListQueueRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\">\n\x11ListQueueResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.scheduler.v1.QueueEntry\"\xe2\x01\n\nQueueEntry\x12\x10\n\x08position\x18\x01 \x01(\x05\x12\x0c\n\x04gang\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x16\n\x0eworkload_class\x18\x04 \x01(\t\x12\x0c\n\x04pods\x18\x05 \x01(\x05\x12$\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x14.scheduler.v1.Amount\x12\r\n\x05\x66orms\x18\x07 \x03(\t\x12\x17\n\x0fwaiting_seconds\x18\x08 \x01(\x01\x12\x0f\n\x07\x63overed\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07message\x18\x0b \x01(\t\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03pod\x18\x01 \x01(\t\"\xf9\x01\n\x0f\x45xplainResponse\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04gang\x18\x04 \x01(\t\x12\x16\n\x0eworkload_class\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x0c\n\x04node\x18\t \x01(\t\x12\x14\n\x07\x63overed\x18\n \x01(\x08H\x00\x88\x01\x01\x12\x15\n\x08position\x18\x0b \x01(\x05H\x01\x88\x01\x01\x12\x10\n\x08\x62lockers\x18\x0c \x03(\tB\n\n\x08_coveredB\x0b\n\t_position2\xf5\x01\n\tScheduler\x12R\n\x0bListTenants\x12 .scheduler.v1.ListTenantsRequest\x1a!.scheduler.v1.ListTenantsResponse\x12L\n\tListQueue\x12\x1e.scheduler.v1.ListQueueRequest\x1a\x1f.scheduler.v1.ListQueueResponse\x12\x46\n\x07\x45xplain\x12\x1c.scheduler.v1.ExplainRequest\x1a\x1d.scheduler.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,17 +38,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTENANTSRESPONSE']._serialized_start=125
   _globals['_LISTTENANTSRESPONSE']._serialized_end=185
   _globals['_TENANTUSE']._serialized_start=188
-  _globals['_TENANTUSE']._serialized_end=529
-  _globals['_LISTQUEUEREQUEST']._serialized_start=531
-  _globals['_LISTQUEUEREQUEST']._serialized_end=565
-  _globals['_LISTQUEUERESPONSE']._serialized_start=567
-  _globals['_LISTQUEUERESPONSE']._serialized_end=629
-  _globals['_QUEUEENTRY']._serialized_start=632
-  _globals['_QUEUEENTRY']._serialized_end=858
-  _globals['_EXPLAINREQUEST']._serialized_start=860
-  _globals['_EXPLAINREQUEST']._serialized_end=889
-  _globals['_EXPLAINRESPONSE']._serialized_start=892
-  _globals['_EXPLAINRESPONSE']._serialized_end=1141
-  _globals['_SCHEDULER']._serialized_start=1144
-  _globals['_SCHEDULER']._serialized_end=1389
+  _globals['_TENANTUSE']._serialized_end=589
+  _globals['_LISTQUEUEREQUEST']._serialized_start=591
+  _globals['_LISTQUEUEREQUEST']._serialized_end=625
+  _globals['_LISTQUEUERESPONSE']._serialized_start=627
+  _globals['_LISTQUEUERESPONSE']._serialized_end=689
+  _globals['_QUEUEENTRY']._serialized_start=692
+  _globals['_QUEUEENTRY']._serialized_end=918
+  _globals['_EXPLAINREQUEST']._serialized_start=920
+  _globals['_EXPLAINREQUEST']._serialized_end=949
+  _globals['_EXPLAINRESPONSE']._serialized_start=952
+  _globals['_EXPLAINRESPONSE']._serialized_end=1201
+  _globals['_SCHEDULER']._serialized_start=1204
+  _globals['_SCHEDULER']._serialized_end=1449
 # @@protoc_insertion_point(module_scope)

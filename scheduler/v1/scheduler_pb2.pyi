@@ -27,7 +27,7 @@ class ListTenantsResponse(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[TenantUse, _Mapping]]] = ...) -> None: ...
 
 class TenantUse(_message.Message):
-    __slots__ = ("tenant", "parent", "form", "guarantee", "used", "borrowed", "pending", "share", "limit", "leaving")
+    __slots__ = ("tenant", "parent", "form", "guarantee", "used", "borrowed", "pending", "share", "limit", "leaving", "promised", "conditions")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
     FORM_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,8 @@ class TenantUse(_message.Message):
     SHARE_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     parent: str
     form: str
@@ -48,7 +50,9 @@ class TenantUse(_message.Message):
     share: Amount
     limit: Amount
     leaving: Amount
-    def __init__(self, tenant: _Optional[str] = ..., parent: _Optional[str] = ..., form: _Optional[str] = ..., guarantee: _Optional[_Union[Amount, _Mapping]] = ..., used: _Optional[_Union[Amount, _Mapping]] = ..., borrowed: _Optional[_Union[Amount, _Mapping]] = ..., pending: _Optional[_Union[Amount, _Mapping]] = ..., share: _Optional[_Union[Amount, _Mapping]] = ..., limit: _Optional[_Union[Amount, _Mapping]] = ..., leaving: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
+    promised: Amount
+    conditions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tenant: _Optional[str] = ..., parent: _Optional[str] = ..., form: _Optional[str] = ..., guarantee: _Optional[_Union[Amount, _Mapping]] = ..., used: _Optional[_Union[Amount, _Mapping]] = ..., borrowed: _Optional[_Union[Amount, _Mapping]] = ..., pending: _Optional[_Union[Amount, _Mapping]] = ..., share: _Optional[_Union[Amount, _Mapping]] = ..., limit: _Optional[_Union[Amount, _Mapping]] = ..., leaving: _Optional[_Union[Amount, _Mapping]] = ..., promised: _Optional[_Union[Amount, _Mapping]] = ..., conditions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListQueueRequest(_message.Message):
     __slots__ = ("tenant",)
