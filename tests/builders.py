@@ -7,6 +7,7 @@ from scheduler.core import (
     NodeName,
     Pod,
     PodUid,
+    PreemptWithin,
     Queue,
     TenantName,
     WorkloadClass,
@@ -55,6 +56,10 @@ def tenant(
     weight: int = 1,
     priority: int = 0,
     order: int = 0,
+    burst: float | None = None,
+    inference_burst: str = "",
+    critical: str = "",
+    preempt: str = "lower-priority",
 ) -> Queue:
     """A queue; amounts as in `counts`."""
     return Queue(
@@ -67,6 +72,10 @@ def tenant(
         weight=weight,
         priority=priority,
         order=order,
+        burst_milli=None if burst is None else round(1000 * burst),
+        inference_burst=counts(inference_burst),
+        critical=counts(critical),
+        preempt_within=PreemptWithin(preempt),
     )
 
 

@@ -10,6 +10,11 @@ Commands::
     node NAME OFFERS... [not-ready]     a node joins, or changes
     down NAME                           a node is lost
     tenant NAME [guarantee=..] [borrowing=..] [lending=..] [limit=..] [parent=..]
+        [weight=..] [priority=..] [burst=..] [inference_burst=..] [critical=..]
+        [preempt=..]                    a tenant joins, or changes
+    may NAME ...                        what an owner who asked for that would be told
+    forget NAME                         a tenant is deleted
+    fleet [GROUP=CLASS,CLASS] [ceiling=..] [memory=SECONDS]
     submit POD TENANT CLASS GPUS [gang=G/MIN] [profile=..] [classes=a,b] [..]
     bind POD NODE | gone POD | checkpointed POD
     at SECONDS                          time passes; due decisions are taken on the way
@@ -18,7 +23,7 @@ Commands::
 """
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from scheduler.core import (
     Action,
@@ -27,6 +32,9 @@ from scheduler.core import (
     CheckpointRequest,
     Engine,
     Evict,
+    Fleet,
+    Form,
+    Group,
     NodeDown,
     NodeName,
     NodeUp,
@@ -55,6 +63,7 @@ class Scenario:
         self.now = 0.0
         self.binding = True
         self.queues: dict[str, Queue] = {}
+        self.fleet = Fleet()
         self.pods: dict[str, Pod] = {}
         self.out: list[str] = []
 
@@ -84,27 +93,45 @@ class Scenario:
         self.engine.observe(NodeDown(NodeName(words[0])), self.now)
 
     def do_tenant(self, words: Words) -> None:
-        options = dict(word.split("=", 1) for word in words[1:])
-        weight = int(options.pop("weight", "1"))
-        priority = int(options.pop("priority", "0"))
-        queue = builders.tenant(
-            words[0],
-            guarantee=options.get("guarantee", ""),
-            borrowing=options.get("borrowing", ""),
-            lending=options.get("lending", ""),
-            limit=options.get("limit", ""),
-            parent=options.get("parent"),
-            weight=weight,
-            priority=priority,
-            order=len(self.queues),
-        )
-        queues = {**self.queues, words[0]: queue}
-        self.engine.observe(TenantsChanged(tuple(queues.values())), self.now)
+        queues = self.with_queue(words)
+        self.change(queues)
         self.queues = queues
+
+    def do_may(self, words: Words) -> None:
+        queues = tuple(self.with_queue(words).values())
+        told = self.engine.refusals(queues, self.fleet)
+        self.out.extend(told or ["it may"])
 
     def do_forget(self, words: Words) -> None:
         self.queues.pop(words[0])
-        self.engine.observe(TenantsChanged(tuple(self.queues.values())), self.now)
+        self.change(self.queues)
+
+    def do_fleet(self, words: Words) -> None:
+        options = dict(word.split("=", 1) for word in words)
+        ceiling = builders.counts(options.pop("ceiling", ""))
+        memory = float(options.pop("memory", "0"))
+        groups = tuple(
+            Group(name=Form(name), members=tuple(map(Form, members.split(","))))
+            for name, members in options.items()
+        )
+        self.fleet = Fleet(groups=groups, burst_ceiling=ceiling, half_life_s=memory)
+        self.change(self.queues)
+
+    def with_queue(self, words: Words) -> dict[str, Queue]:
+        """The tenants, one of them as the words have it."""
+        options: dict[str, object] = dict(word.split("=", 1) for word in words[1:])
+        for key, kind in (("weight", int), ("priority", int), ("burst", float)):
+            if key in options:
+                options[key] = kind(str(options[key]))
+        known = self.queues.get(words[0])
+        order = len(self.queues) if known is None else known.order
+        queue = builders.tenant(words[0], order=order, **options)  # type: ignore[arg-type]
+        return {**self.queues, words[0]: queue}
+
+    def change(self, queues: Mapping[str, Queue]) -> None:
+        """The tenants change as a whole."""
+        event = TenantsChanged(tuple(queues.values()), self.fleet)
+        self.engine.observe(event, self.now)
 
     def do_submit(self, words: Words) -> None:
         name, owner, kind, gpus, *rest = words
@@ -173,8 +200,11 @@ class Scenario:
                 "waits for": row.pending,
                 "share": row.share,
             }
-            told = (f"{k} {amount(v, row.form)}" for k, v in figures.items())
+            told = [f"{k} {amount(v, row.form)}" for k, v in figures.items()]
+            if row.guarantee < row.promised:
+                told[0] += f" of {amount(row.promised, row.form)}"
             self.out.append(f"{row.name} {class_of(row.form)}: {', '.join(told)}")
+            self.out.extend(f"  {condition}" for condition in row.conditions)
 
     def do_queue(self, words: Words) -> None:
         for entry in self.engine.queue(self.now):

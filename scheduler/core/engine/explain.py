@@ -184,6 +184,8 @@ def _numbers(state: State, gang: Gang, reason: Reason) -> str:
         there = state.cluster.capacity().get(form, 0)
         return f"{text}; the whole cluster has {amount(there, form)}"
     text = f"{text}; {_account(state, _who_binds(state, gang, form), form)}"
+    if reason is Reason.LIMIT and _is_ceiling_met(state, gang, form):
+        return f"{text}; what all tenants burst together is at the fleet's ceiling"
     if reason not in (Reason.NO_ROOM, Reason.LENT_OUT):
         return text
     text = f"{text}; {amount(_idle(state, form), form)} idle"
@@ -191,6 +193,10 @@ def _numbers(state: State, gang: Gang, reason: Reason) -> str:
         return text
     lent = max(0, state.tree.available(gang.tenant, form))
     return f"{text}, {amount(lent, form)} of it lent"
+
+
+def _is_ceiling_met(state: State, gang: Gang, form: Form) -> bool:
+    return gang.quanta(form) > state.tree.fleet_room(gang.tenant, form)
 
 
 def _who_binds(state: State, gang: Gang, form: Form) -> TenantName:

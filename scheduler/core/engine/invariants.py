@@ -32,8 +32,7 @@ def _check_books(state: State) -> None:
     for gang in state.gangs.by_id.values():
         placed.update(u for u in gang.pods if u in state.cluster.placed)
         if gang.phase.is_charged and gang.form is not None:
-            for queue in state.tree.path(gang.tenant):
-                key = (queue, gang.form)
+            for key in state.bounds(gang.tenant, gang.form):
                 fresh[key] = fresh.get(key, 0) + gang.quanta(gang.form)
     assert placed == set(state.cluster.placed), "CONSERVATION: a pod leaked"
     for queue in state.tree.queues:

@@ -6,7 +6,7 @@ depends on changes.
 """
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 
 from scheduler.core.cluster import Cluster
@@ -61,11 +61,17 @@ class TenantView:
     """What follows from one tenant's gangs alone; thrown away when one changes."""
 
     def __init__(
-        self, tree: QuotaTree, tenant: TenantName, standings: list[Standing]
+        self,
+        tree: QuotaTree,
+        tenant: TenantName,
+        gangs: list[Standing],
+        aside: Collection[GangId],
     ) -> None:
         self._tree, self._tenant = tree, tenant
-        grant = tree.critical(tenant)
-        self.standings = granted(standings, grant, tree.pools)
+        self._all = granted(gangs, tree.critical(tenant), tree.pools)
+        self.standings = self._all
+        if aside:
+            self.standings = [s for s in self._all if s.gang not in aside]
 
     @cached_property
     def cover(self) -> dict[GangId, Form]:
@@ -76,14 +82,14 @@ class TenantView:
     @cached_property
     def kinds(self) -> dict[GangId, WorkloadClass]:
         """Classes that others see of urgent gangs: critical as far as it is granted."""
-        urgent = (s for s in self.standings if s.workload_class.is_inference)
+        urgent = (s for s in self._all if s.workload_class.is_inference)
         return {s.gang: s.workload_class for s in urgent}
 
     @cached_property
     def tiers(self) -> dict[GangId, WorkloadClass]:
         """Tiers of urgent gangs: training beyond the tenant's cap on inference."""
         caps = self._tree.inference_caps(self._tenant)
-        beyond = demoted(self.standings, caps, self._tree.pools)
+        beyond = demoted(self._all, caps, self._tree.pools)
         return self.kinds | dict.fromkeys(beyond, WorkloadClass.TRAINING)
 
     def tier(self, gang: GangId, kind: WorkloadClass) -> WorkloadClass:
@@ -217,24 +223,21 @@ class Known:
         """Return what follows from the tenant's gangs."""
         view = self._views.get(tenant)
         if view is None:
-            view = TenantView(self.tree, tenant, self._standings(tenant))
+            gangs = self._standings(tenant)
+            view = TenantView(self.tree, tenant, gangs, self._aside)
             self._views[tenant] = view
         return view
 
     def _standings(self, tenant: TenantName) -> list[Standing]:
         found = list(self.gangs.seated(tenant))
         for gang in self.gangs.waiting_of(tenant):
-            if self._may_be_covered(gang):
+            if self.is_eligible(gang):
                 insort(
                     found,
                     gang.waiting(self.possible_forms(gang)),
                     key=lambda standing: standing.rank,
                 )
         return found
-
-    def _may_be_covered(self, gang: Gang) -> bool:
-        """Whether a gang that waits is demand that counts now."""
-        return gang.id not in self._aside and self.is_eligible(gang)
 
     def cover(self, queue: TenantName) -> dict[GangId, Form]:
         """Gangs below `queue` that its guarantee pays for, and in which form."""

@@ -456,16 +456,16 @@ class State(Known):
     def _give_back(self, tenant: TenantName, form: Form, quanta: int) -> None:
         self.tree.release(tenant, form, quanta)
         if self.excused:
-            for queue, pool in self._bounds(tenant, form):
+            for queue, pool in self.bounds(tenant, form):
                 if (queue, pool) in self.excused:
                     self._excuse_queue(queue, pool)
 
     def _excuse(self, tenant: TenantName, form: Form) -> None:
         """Remember use above a ceiling that no decision of ours has caused."""
-        for queue, pool in self._bounds(tenant, form):
+        for queue, pool in self.bounds(tenant, form):
             self._excuse_queue(queue, pool)
 
-    def _bounds(
+    def bounds(
         self, tenant: TenantName, form: Form
     ) -> Iterator[tuple[TenantName, Form]]:
         """Queues and pools whose ceilings bind the tenant's use of a form."""

@@ -295,9 +295,7 @@ class QuotaTree:
         """Quanta that may still be charged before a ceiling on the path is met."""
         path = self._paths[name]
         left = min(self.own_room(queue, form) for queue in path)
-        if self._top_ceiling:
-            left = min(left, self._top_room(path[-1], self.pools.chain(form)))
-        return left
+        return min(left, self.fleet_room(name, form)) if self._top_ceiling else left
 
     def own_room(self, name: TenantName, form: Form) -> int:
         """Quanta that may still be charged before a bound of this queue is met."""
@@ -324,10 +322,10 @@ class QuotaTree:
         )
         return burst_room(self.pools, used, promised, loans, burst, form)
 
-    def _top_room(self, root: TenantName, chain: Sequence[Form]) -> int:
-        """Quanta a root may still be charged below the fleet's burst ceiling."""
-        left = UNLIMITED
-        for pool in chain:
+    def fleet_room(self, name: TenantName, form: Form) -> int:
+        """Quanta that may still be charged below the fleet's burst ceiling."""
+        root, left = self._paths[name][-1], UNLIMITED
+        for pool in self.pools.chain(form):
             ceiling = self._top_ceiling.get(pool)
             if ceiling is not None:
                 idle = self.entitled(root, pool) - self.used(root, pool)
