@@ -228,6 +228,12 @@ def weight_0_borrows(case: Case) -> bool:
     return any(row.get("weight") == 0 for row in (*cohorts, *queues))
 
 
+def half_life_is_0(case: Case) -> bool:
+    """Kueue without a half-life never learns; ours forgets at once."""
+    given = table(case["input"])
+    return "samples" in given and not given.get("halfLifeSeconds")
+
+
 _FLAT = ("fair_share", "fair_share_multi", "fair_share_hierarchical")
 
 TABLE: Final = (
@@ -293,5 +299,12 @@ TABLE: Final = (
         holds=weight_0_borrows,
         reason="Kueue lets a node of weight 0 borrow, at an infinite share; with us it"
         " takes no part in the burst pool",
+    ),
+    Difference(
+        name="half-life is 0",
+        kinds=("usage-decay",),
+        holds=half_life_is_0,
+        reason="Kueue's memory then stays what it was for ever; ours knows only what is"
+        " used now (kueue.md 2.3)",
     ),
 )

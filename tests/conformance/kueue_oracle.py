@@ -112,35 +112,38 @@ class KueueOracle:
     def order(self, case: Case) -> list[str]:
         """Who is asked to give back, victim by victim, from the root down."""
         taker = queue_name(case["incoming"]["queue"])
-        left: dict[TenantName, int] = {}
-        for row in case.get("admitted") or ():
+        left: dict[TenantName, list[int]] = {}
+        for place, row in enumerate(case.get("admitted") or ()):
             if row["queue"] in case["candidateQueues"]:
-                left[queue_name(row["queue"])] = (
-                    left.get(queue_name(row["queue"]), 0) + 1
-                )
+                left.setdefault(queue_name(row["queue"]), []).append(place)
         found = []
         while (name := self._next(self.family.root(taker), taker, left)) is not None:
             found.append(name.split(":", 1)[1])
-            left[name] -= 1
+            left[name].pop(0)
         return found
 
     def _next(
-        self, at: TenantName, taker: TenantName, left: Mapping[TenantName, int]
+        self, at: TenantName, taker: TenantName, left: Mapping[TenantName, list[int]]
     ) -> TenantName | None:
-        """Descend to the child with the largest share; on a tie into a cohort."""
+        """Descend to the largest share; on a tie to a cohort, to the first candidate.
+
+        Kueue decides ties of two cohorts at random; here, too, by candidate.
+        """
         if not self._below(at):
             return at if left.get(at) else None
         path = self._path(taker)
-        open_ = [
-            child
-            for child in self._below(at)
-            if (child in path or self.over(child))
-            and self._next(child, taker, left) is not None
-        ]
-        if not open_:
-            return None
-        best = max(open_, key=lambda c: (self.weighed(c), bool(self._below(c))))
-        return self._next(best, taker, left)
+        found: dict[TenantName, TenantName] = {}
+        for child in self._below(at):
+            if child in path or self.over(child):
+                holder = self._next(child, taker, left)
+                if holder is not None:
+                    found[child] = holder
+        best = max(
+            found,
+            key=lambda c: (self.weighed(c), bool(self._below(c)), -left[found[c]][0]),
+            default=None,
+        )
+        return None if best is None else found[best]
 
     def weighed(self, name: TenantName) -> tuple[float, Fraction]:
         """Compare shares: two infinite ones by their ratio."""

@@ -144,6 +144,15 @@ WEIGHT_0 = Example(
     {"available": {"q": [{**QUOTA, "amount": 0}]}, "potential": {}},
 )
 
+HALF_LIFE_0 = Example(
+    {
+        "kind": "usage-decay",
+        "input": {"usage": 2, "halfLifeSeconds": 0, "sampleSeconds": 300, "samples": 9},
+        "expected": {"consumed": 0},
+    },
+    {"consumed": 2.0},
+)
+
 EXAMPLES = {
     "lower tier is served first": LEAK,
     "more is given than asked": MORE_THAN_ASKED,
@@ -154,6 +163,7 @@ EXAMPLES = {
     "children own more than their parent": CHILDREN_OWN_MORE,
     "remainders are given every round": REMAINDERS,
     "weight 0 borrows": WEIGHT_0,
+    "half-life is 0": HALF_LIFE_0,
 }
 
 

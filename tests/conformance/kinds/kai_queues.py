@@ -41,15 +41,19 @@ def queue_order(case: Case) -> Verdict:
 
 
 def _job(case: Case, job: Mapping[str, Any]) -> dict[str, Fraction]:
-    """What the waiting job asks for; GPU memory counts as its part of the least GPU."""
+    """What the waiting job asks for.
+
+    GPU memory counts as its part of the smallest GPU's, and for nothing where that is
+    not told.
+    """
     found = {r: exact(job[r]) for r in _RESOURCES if job.get(r) is not None}
-    devices, memory = job.get("devices"), job.get("gpu_memory_mib_per_device")
-    if devices is not None or memory is not None:
+    memory = job.get("gpu_memory_mib_per_device")
+    part = Fraction(1)
+    if memory is not None:
         least = exact(case.get("min_node_gpu_memory_mib"))
-        part = exact(memory) / least if memory and least else Fraction(1)
-        count = exact(1 if devices is None else devices)
-        found["gpu"] = found.get("gpu", Fraction(0)) + count * part
-    return found
+        part = exact(memory) / least if least else Fraction(0)
+    devices = job.get("devices", None if memory is None else 1)
+    return {**found, "gpu": found.get("gpu", Fraction(0)) + exact(devices) * part}
 
 
 def _scale(sides: Mapping[str, Any], jobs: Mapping[str, Mapping[str, Fraction]]) -> int:

@@ -32,7 +32,10 @@ TIER = int(WorkloadClass.TRAINING)  # KAI has one kind of work: any of our tiers
 
 def siblings_of(case: Case) -> list[Sibling]:
     """Read the queues of a flat or hierarchical row."""
-    started = case.get("phase") == "over_quota_only"
+    phase = case.get("phase") or "full"
+    if phase not in ("full", "over_quota_only"):
+        raise ValueError(f"unknown phase {phase!r}")
+    started = phase == "over_quota_only"
     return [_sibling(queue, queue, started) for queue in case["queues"]]
 
 

@@ -254,11 +254,16 @@ class Offers:
         root = self.grove.family.root(holder)
         if root != self.grove.family.root(self.taker):
             return None
-        keys = [
-            fairness.give_back_key(self.grove.tree(holder, r), holder, self.taker)
-            for r in self.grove.family.resources(root)
-        ]
+        keys = [self._key_in(holder, r) for r in self.grove.family.resources(root)]
         return min((key for key in keys if key is not None), default=None)
+
+    def _key_in(self, holder: TenantName, resource: str) -> tuple[Any, ...] | None:
+        tree = self.grove.tree(holder, resource)
+        key = fairness.give_back_key(tree, holder, self.taker)
+        if key is None and holder == self.taker:
+            # its own work gives back nothing: it makes way, whether it borrows or not
+            return (-fairness.borrowed_share(tree, holder),)
+        return key
 
 
 def _victim_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
