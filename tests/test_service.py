@@ -31,7 +31,8 @@ from scheduler.core import (
 )
 from scheduler.service import Outbox, Service, Solver
 from scheduler.service.solver import pack
-from tests.builders import node, pod
+from scheduler.tenancy import Tenancy
+from tests.builders import node, pod, tenant
 from tests.serving import FLEET, FakeClock
 
 
@@ -69,7 +70,7 @@ async def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen within 10 s")
 
 
-def reported(*events: Event) -> list[Reported]:
+def reported(*events: Event | Tenancy) -> list[Reported]:
     return [Reported(line, event) for line, event in enumerate(events, start=1)]
 
 
@@ -157,7 +158,24 @@ def as_node(name: str, offers: str, ready: bool) -> Event:
     return NodeChanged(node(name, offers, gpus=8, ready=ready))
 
 
+def as_tenants(parts: list[tuple[str, str | None, int]]) -> Tenancy:
+    """A tree of queues (name, parent, GPUs guaranteed); namespaces are their names."""
+    queues = tuple(
+        tenant(name, f"{gpus}xh100-80gb" if gpus else "", parent=parent, order=order)
+        for order, (name, parent, gpus) in enumerate(parts)
+    )
+    inner = {queue.parent for queue in queues}
+    names = tuple(() if queue.name in inner else (queue.name,) for queue in queues)
+    return Tenancy(queues=queues, namespaces=names)
+
+
+QUEUES = st.tuples(
+    st.sampled_from(["a", "b", "c", "org"]),
+    st.sampled_from([None, None, "org"]),
+    st.sampled_from([0, 0, 4, 8, 24]),
+)
 EVENTS = st.one_of(
+    st.builds(as_tenants, st.lists(QUEUES, max_size=4)),
     st.builds(as_bound, UIDS, PLACES, PODS),
     st.builds(lambda uid: PodGone(PodUid(uid)), UIDS),
     st.builds(lambda uid: CheckpointDone(PodUid(uid)), UIDS),
@@ -192,11 +210,12 @@ def test_batch_is_applied_whole_or_not_at_all(steps: list[Any]) -> None:
                 service.filter(step, NODES)
             else:
                 report(service, step)
+            service._engine.check_invariants()
 
     run(play)
 
 
-def report(service: Service, batch: list[Event]) -> None:
+def report(service: Service, batch: list[Event | Tenancy]) -> None:
     before = snapshot(service)
     try:
         service.report(reported(*batch))
@@ -207,6 +226,7 @@ def report(service: Service, batch: list[Event]) -> None:
 def snapshot(service: Service) -> Any:
     engine, roster = service._engine, service._roster
     books = (dict(roster.nodes), dict(roster.pods), dict(roster.bound))
+    books = (*books, roster.tenants, service.naming)
     return (engine.version, engine.tenants(0), engine.queue(0), books)
 
 
