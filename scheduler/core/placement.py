@@ -8,14 +8,15 @@ joined first, so the answer never depends on the order of a set.
 Scores are integers; smaller is better.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler.core.cluster import Cluster, Ints, Mask, Placed
 from scheduler.core.gpu import Form
-from scheduler.core.workload import Demand, PodUid
+from scheduler.core.workload import Demand, GangId, PodUid
 
 BLOCKS = (2, 4, 8)
 MAX_SCORE = 10
@@ -28,6 +29,9 @@ _FRAGMENTATION: NDArray[np.int64] = sum(
 )
 
 Member = tuple[PodUid, Demand]
+
+MOST_TRIALS = 400
+"""How many sets of gangs `placeable` tries before it takes the best one found."""
 
 
 def costs(cluster: Cluster, demand: Demand, form: Form, columns: Ints) -> Ints:
@@ -113,6 +117,76 @@ def fits_empty(cluster: Cluster, members: Sequence[Member], form: Form) -> bool:
         return True
     total = cluster.capacity().get(form, 0)
     return sum(d.charge(form) for _, d in members) <= total
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A gang that would start on one form."""
+
+    gang: GangId
+    form: Form
+    members: tuple[Member, ...]
+
+    @property
+    def quanta(self) -> int:
+        """What the gang would be charged."""
+        return sum(demand.charge(self.form) for _, demand in self.members)
+
+
+def placeable(
+    cluster: Cluster, staying: Collection[PodUid], wishes: Sequence[Wish]
+) -> frozenset[GangId]:
+    """Return the largest set of gangs that fit together once all but `staying` left.
+
+    Largest by quanta, of equals the one with gangs listed earlier. Whole gangs, where
+    `staying` pods keep their nodes. All members of a set are placed largest first, best
+    fit: exact where sizes divide one another (1, 2, 4, 8). With many gangs that do not
+    fit together, the best of `MOST_TRIALS` sets, tried in listed order.
+    """
+    search = _Packing(cluster, wishes)
+    with cluster.trial():
+        for uid in sorted(cluster.placed.keys() - set(staying)):
+            cluster.remove(uid)
+        search.extend((), 0)
+    return frozenset(wishes[i].gang for i in search.best)
+
+
+class _Packing:
+    """Branch and bound over the gangs in listed order: with it first, then without."""
+
+    def __init__(self, cluster: Cluster, wishes: Sequence[Wish]) -> None:
+        self._cluster = cluster
+        self._wishes = wishes
+        self._sizes = [wish.quanta for wish in wishes]
+        self._left = [sum(self._sizes[i:]) for i in range(len(wishes) + 1)]
+        self._trials = MOST_TRIALS + len(wishes)
+        self.best: tuple[int, ...] = ()
+        self._most = 0
+
+    def extend(self, chosen: tuple[int, ...], at: int) -> None:
+        """Try to add the gangs from `at` on; what was chosen fits."""
+        held = sum(self._sizes[i] for i in chosen)
+        if held > self._most:
+            self.best, self._most = chosen, held
+        if at == len(self._wishes) or held + self._left[at] <= self._most:
+            return
+        if self._trials > 0 and self._fits((*chosen, at)):
+            self.extend((*chosen, at), at + 1)
+        if self._trials > 0:
+            self.extend(chosen, at + 1)
+
+    def _fits(self, chosen: Iterable[int]) -> bool:
+        self._trials -= 1
+        wishes = [self._wishes[i] for i in chosen]
+        members = [(m, wish.form) for wish in wishes for m in wish.members]
+        members.sort(key=lambda pair: (-pair[0][1].count, -pair[0][1].fraction))
+        with self._cluster.trial():
+            for (uid, demand), form in members:
+                column = best_node(self._cluster, demand, form)
+                if column < 0:
+                    return False
+                self._cluster.place(uid, column, form, demand)
+        return True
 
 
 def node_scores(

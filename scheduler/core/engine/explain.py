@@ -190,9 +190,15 @@ def _numbers(state: State, gang: Gang, reason: Reason) -> str:
         return text
     text = f"{text}; {amount(_idle(state, form), form)} idle"
     if reason is Reason.NO_ROOM:
-        return text
+        return text + _cannot_be_placed(state, gang)
     lent = max(0, state.tree.available(gang.tenant, form))
     return f"{text}, {amount(lent, form)} of it lent"
+
+
+def _cannot_be_placed(state: State, gang: Gang) -> str:
+    if not state.is_promised(gang) or gang.id in state.placeable():
+        return ""
+    return "; its guarantee covers it, and without any burst there is no room either"
 
 
 def _is_ceiling_met(state: State, gang: Gang, form: Form) -> bool:

@@ -16,6 +16,7 @@ from scheduler.core.engine.views import Policy
 from scheduler.core.events import Action
 from scheduler.core.fairness import (
     TIERS,
+    Rank,
     Spending,
     Standing,
     covered_forms,
@@ -23,11 +24,12 @@ from scheduler.core.fairness import (
     granted,
 )
 from scheduler.core.gpu import Form
-from scheduler.core.placement import fits_empty
+from scheduler.core.placement import Wish, fits_empty, placeable
 from scheduler.core.quota import QuotaTree
 from scheduler.core.reclaim import Court, Holding, Taker
 from scheduler.core.workload import (
     GangId,
+    PodUid,
     TenantName,
     WorkloadClass,
 )
@@ -80,6 +82,13 @@ class TenantView:
         return covered_forms(self.standings, guarantees, self._tree.pools)
 
     @cached_property
+    def promised(self) -> list[tuple[Standing, Form]]:
+        """Gangs that are covered if those that no room was found for count too."""
+        guarantees = self._tree.guarantees(self._tenant)
+        cover = covered_forms(self._all, guarantees, self._tree.pools)
+        return [(s, cover[s.gang]) for s in self._all if s.gang in cover]
+
+    @cached_property
     def kinds(self) -> dict[GangId, WorkloadClass]:
         """Classes that others see of urgent gangs: critical as far as it is granted."""
         urgent = (s for s in self._all if s.workload_class.is_inference)
@@ -109,9 +118,20 @@ class TenantView:
     def _by_tier(self, standings: Iterable[Standing]) -> dict[Form, list[int]]:
         found: dict[Form, list[int]] = {}
         for standing in standings:
-            row = found.setdefault(standing.form, [0] * TIERS)
-            row[self.tier(standing.gang, standing.workload_class)] += standing.quanta
+            form, quanta = self.wish(standing)
+            row = found.setdefault(form, [0] * TIERS)
+            row[self.tier(standing.gang, standing.workload_class)] += quanta
         return found
+
+    def wish(self, standing: Standing) -> tuple[Form, int]:
+        """Return the one form on which a demand counts, and its quanta there.
+
+        Where the guarantee pays for it, else the form it likes best.
+        """
+        if standing.also:
+            form = self.cover.get(standing.gang, standing.form)
+            return form, dict(((standing.form, standing.quanta), *standing.also))[form]
+        return standing.form, standing.quanta
 
 
 class Known:
@@ -133,6 +153,7 @@ class Known:
         self._aside: set[GangId] = set()
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
+        self._placeable: tuple[int, frozenset[GangId]] | None = None
         self.shares = Shares(self._wants)
         self._spending: dict[TenantName, Spending] = {}
         self._burst: dict[TenantName, dict[TenantName, tuple[Gang, ...]]] = {}
@@ -333,6 +354,32 @@ class Known:
             members=gang.members,
             submitted=gang.submitted,
         )
+
+    def placeable(self) -> frozenset[GangId]:
+        """Covered gangs that wait and would fit if all burst were gone.
+
+        The promise GUARANTEE is about these (design, section 6).
+        """
+        if self._placeable is None or self._placeable[0] != self.version:
+            staying: set[PodUid] = set()
+            wishes: list[tuple[Rank, Wish]] = []
+            for tenant in sorted(self.tree.queues):
+                for standing, form in self.view(tenant).promised:
+                    gang = self.gangs.by_id[standing.gang]
+                    if gang.phase in (Phase.ADMITTED, Phase.RUNNING):
+                        staying.update(gang.pods)
+                    else:
+                        wish = Wish(gang.id, form, gang.members)
+                        wishes.append((standing.rank, wish))
+            wishes.sort(key=lambda pair: pair[0])
+            found = placeable(self.cluster, staying, [wish for _, wish in wishes])
+            self._placeable = (self.version, found)
+        return self._placeable[1]
+
+    def is_promised(self, gang: Gang) -> bool:
+        """Whether the guarantee covers a gang, placeable or not."""
+        mine = self.view(gang.tenant).promised
+        return any(standing.gang == gang.id for standing, _ in mine)
 
     def tier(self, gang: Gang) -> WorkloadClass:
         """Return the tier in which the gang's demand is divided."""

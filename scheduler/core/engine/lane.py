@@ -157,21 +157,20 @@ class Lane:
         shares: dict[Form, int] = {}
         latest: tuple[object, ...] = ()
         for own, gang in sorted((_own_order(gang, view), gang) for gang in gangs):
-            wish = gang.waiting(state.possible_forms(gang))
-            form = wish.form
+            form, quanta = view.wish(gang.waiting(state.possible_forms(gang)))
             if form not in reached:
                 reached[form] = state.tree.used(tenant, form)
                 shares[form] = state.shares.turn_share(tenant, form)
             mine = turn(
                 covered=False,  # by bands, above
                 used=reached[form],
-                quanta=wish.quanta,
+                quanta=quanta,
                 share=shares[form],
                 priority=queue.priority,
                 borrowed=state.shares.loan(tenant),
                 order=queue.order,
             )
-            reached[form] += wish.quanta
+            reached[form] += quanta
             latest = max(latest, mine)
             yield (own[0], latest, *own[1:]), gang
 

@@ -7,6 +7,7 @@ whom a guarantee protects, ``order`` who goes first and who gives back first,
 
 from scheduler.core.fairness.cover import (
     Purse,
+    Rank,
     Spending,
     Standing,
     covered,
@@ -43,6 +44,7 @@ __all__ = [
     "Claim",
     "Division",
     "Purse",
+    "Rank",
     "Share",
     "Spending",
     "Standing",
