@@ -174,7 +174,9 @@ class _World:
         now = jobs[0].submit_s if jobs else 0.0
         for node in self._trace.nodes:
             self._scheduler.observe(NodeUp(node), now)
-        self._scheduler.observe(TenantsChanged(self._trace.tenants), now)
+        self._scheduler.observe(
+            TenantsChanged(self._trace.tenants, self._trace.fleet), now
+        )
         idle = 0
         while idle < _IDLE_WAKES:
             due = self._next_instant(now)

@@ -1,10 +1,11 @@
-"""How people write amounts: ``h100-80gb:8 a10-24gb/shared-4:2`` and ``64x8``.
+"""How people write amounts: ``h100-80gb:8 a10-24gb/shared-4:2``, ``1.75``, ``64x8``.
 
-Hidden here: the two little notations, and the names that generated nodes get.
+Hidden here: the little notations, and the names that generated nodes get.
 """
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 
 from scheduler.core import Form, Node, NodeName, parse_form
 
@@ -24,13 +25,9 @@ def parse_counts(text: str) -> Counts:
         When a term is not ``form:count``, or a form comes twice.
     """
     counts: dict[Form, int] = {}
-    for term in text.replace(",", " ").split():
-        name, colon, count = term.rpartition(":")
-        if not colon or not name or not count.isdecimal():
-            raise ValueError(f"form:count is needed ({term!r} is not)")
-        form = parse_form(name)
-        if form in counts:
-            raise ValueError(f"{form} comes twice")
+    for form, count in _terms(text):
+        if not count.isdecimal():
+            raise ValueError(f"form:count is needed ({form}:{count} is not)")
         counts[form] = int(count)
     return tuple(sorted(counts.items()))
 
@@ -38,6 +35,57 @@ def parse_counts(text: str) -> Counts:
 def format_counts(counts: Counts) -> str:
     """Write what `parse_counts` reads."""
     return " ".join(f"{form}:{count}" for form, count in counts)
+
+
+def parse_values(text: str) -> Counts:
+    """Return thousandths per GPU class from ``class:1.75`` terms.
+
+    Raises
+    ------
+    ValueError
+        When a term is not ``class:number``, or a class comes twice.
+    """
+    return tuple(sorted((name, parse_milli(number)) for name, number in _terms(text)))
+
+
+def format_values(values: Counts) -> str:
+    """Write what `parse_values` reads."""
+    return " ".join(f"{name}:{format_milli(milli)}" for name, milli in values)
+
+
+def _terms(text: str) -> Iterator[tuple[Form, str]]:
+    seen: set[Form] = set()
+    for term in text.replace(",", " ").split():
+        name, colon, amount = term.rpartition(":")
+        if not colon or not name:
+            raise ValueError(f"form:count is needed ({term!r} is not)")
+        form = parse_form(name)
+        if form in seen:
+            raise ValueError(f"{form} comes twice")
+        seen.add(form)
+        yield form, amount
+
+
+def parse_milli(text: str) -> int:
+    """Return a number in thousandths: ``1.75`` is 1750.
+
+    Raises
+    ------
+    ValueError
+        When the text is no number, is negative, or has more than three decimals.
+    """
+    try:
+        milli = Decimal(text) * 1000
+    except InvalidOperation:
+        milli = Decimal("NaN")
+    if not milli.is_finite() or milli < 0 or milli != milli.to_integral_value():
+        raise ValueError("a number with at most three decimals is needed, as 2.0")
+    return int(milli)
+
+
+def format_milli(milli: int) -> str:
+    """Write what `parse_milli` reads."""
+    return f"{milli // 1000}.{milli % 1000:03d}".rstrip("0").rstrip(".")
 
 
 def parse_nodes(text: str) -> tuple[Node, ...]:

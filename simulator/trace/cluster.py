@@ -1,7 +1,7 @@
 """Nodes and tenants from a YAML file: the settings of the service, or a part of them.
 
 Hidden here: the keys that a replay needs, and how a fault finds its line. The shape of
-``nodes`` and ``tenants`` is that of ``fairshare serve --config`` (see
+``nodes``, ``fleet`` and ``tenants`` is that of ``fairshare serve --config`` (see
 ``deploy/example-config.yaml``), so what runs can be replayed as it is; the sections
 ``server``, ``policy`` and ``defaults`` of such a file are left alone here::
 
@@ -14,6 +14,11 @@ Hidden here: the keys that a replay needs, and how a fault finds its line. The s
         sharedReplicas: 1     # pods that share each GPU
         cpu: 128              # cores, or 500m; default: not tracked
         memory: 2Ti           # default: not tracked
+    fleet:
+        groups: {any-a100: [a100-40gb, a100-80gb]}
+        burstCeiling: {any-a100: 8}
+        values: {h100-80gb: 1.75}
+        usageMemory: {halfLife: 168h, strength: 1.0}
     tenants:
       - name: research
         parent: ai            # default: none
@@ -23,8 +28,12 @@ Hidden here: the keys that a replay needs, and how a fault finds its line. The s
         limit: {}
         weight: 1
         priority: 0
+        burst: 2.0            # default: not bound
+        inferenceBurst: {h100-80gb: 8}
+        inferenceCritical: {h100-80gb: 4}
+        preemptWithin: lower-priority
 
-Either list may be missing.
+Each of the three may be missing.
 """
 
 import re
@@ -46,17 +55,20 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from scheduler.core import (
+    Fleet,
     Form,
     GpuClass,
+    Group,
     Node,
     NodeName,
+    PreemptWithin,
     Queue,
     TenantName,
     class_of,
     parse_form,
 )
 from scheduler.core.gpu import is_legal
-from simulator.trace.amounts import Counts
+from simulator.trace.amounts import Counts, parse_milli
 from simulator.trace.errors import TraceError
 from simulator.trace.job import Trace
 
@@ -64,6 +76,13 @@ _SUFFIXES = {"": Fraction(1), "m": Fraction(1, 1000)} | {
     f"{letter}i": Fraction(1024**power) for power, letter in enumerate("KMGTP", start=1)
 }
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(|m|[KMGTP]i)")
+_SECONDS = {
+    "ms": Fraction(1, 1000),
+    "s": Fraction(1),
+    "m": Fraction(60),
+    "h": Fraction(3600),
+}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 
 
 def _quantity(value: object) -> Fraction:
@@ -81,7 +100,20 @@ def _mebi(value: object) -> int:
     return int(_quantity(value) / 2**20)
 
 
+def _duration(value: object) -> float:
+    parts = _DURATION.findall(str(value))
+    if not parts or "".join(number + unit for number, unit in parts) != str(value):
+        raise ValueError("a duration is needed, as 168h or 1h30m")
+    return float(sum(Fraction(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def _thousandths(value: object) -> int:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return parse_milli(repr(value) if number else "")
+
+
 _Amount = Annotated[int, Field(ge=0, le=1_000_000)]
+_Milli = Annotated[int, BeforeValidator(_thousandths)]
 _Form = Annotated[str, AfterValidator(parse_form)]
 _Amounts = dict[_Form, _Amount]
 _Name = Annotated[str, Field(pattern=r"^\S+$")]
@@ -91,6 +123,9 @@ def _class(value: object) -> str:
     if "/" in str(value):
         raise ValueError("a GPU class is needed, as h100-80gb")
     return class_of(parse_form(str(value)))
+
+
+_Class = Annotated[str, AfterValidator(_class)]
 
 
 class _Model(BaseModel):
@@ -152,10 +187,29 @@ class _Tenant(_Model):
     limit: _Amounts = Field(default_factory=dict)
     weight: _Amount = 1
     priority: int = 0
+    burst: _Milli | None = None
+    inference_burst: _Amounts = Field(default_factory=dict)
+    inference_critical: _Amounts = Field(default_factory=dict)
+    preempt_within: Annotated[PreemptWithin, Field(strict=False)] = (
+        PreemptWithin.LOWER_PRIORITY
+    )
+
+
+class _Memory(_Model):
+    half_life: Annotated[float, BeforeValidator(_duration), Field(gt=0)]
+    strength: _Milli = 1000
+
+
+class _Fleet(_Model):
+    groups: dict[_Class, list[_Class]] = Field(default_factory=dict)
+    burst_ceiling: _Amounts = Field(default_factory=dict)
+    values: dict[_Class, Annotated[_Milli, Field(gt=0)]] = Field(default_factory=dict)
+    usage_memory: _Memory | None = None
 
 
 class _ClusterFile(_Model):
     nodes: list[_Nodes] = Field(default_factory=list[_Nodes])
+    fleet: _Fleet | None = None
     tenants: list[_Tenant] = Field(default_factory=list[_Tenant])
     server: object = None
     policy: object = None
@@ -163,7 +217,7 @@ class _ClusterFile(_Model):
 
 
 def read_cluster(path: Path) -> Trace:
-    """Read nodes and tenants; the trace returned has no jobs.
+    """Read nodes, tenants and fleet; the trace returned has no jobs.
 
     Raises
     ------
@@ -189,7 +243,8 @@ def read_cluster(path: Path) -> Trace:
         raise _blame(path.name, text, *place) from None
     nodes = [node for group in model.nodes for node in _expand(group)]
     queues = [_queue(order, tenant) for order, tenant in enumerate(model.tenants)]
-    return Trace(jobs=(), tenants=tuple(queues), nodes=tuple(nodes))
+    fleet = _fleet(model.fleet) if model.fleet else Fleet()
+    return Trace(jobs=(), tenants=tuple(queues), nodes=tuple(nodes), fleet=fleet)
 
 
 def _blame(
@@ -244,6 +299,24 @@ def _queue(order: int, tenant: _Tenant) -> Queue:
         weight=tenant.weight,
         priority=tenant.priority,
         order=order,
+        burst_milli=tenant.burst,
+        inference_burst=_counts(tenant.inference_burst),
+        critical=_counts(tenant.inference_critical),
+        preempt_within=tenant.preempt_within,
+    )
+
+
+def _fleet(fleet: _Fleet) -> Fleet:
+    memory = fleet.usage_memory
+    return Fleet(
+        groups=tuple(
+            Group(name=Form(name), members=tuple(map(Form, members)))
+            for name, members in fleet.groups.items()
+        ),
+        burst_ceiling=_counts(fleet.burst_ceiling),
+        values=tuple(sorted(fleet.values.items())),
+        half_life_s=memory.half_life if memory else 0.0,
+        memory_strength_milli=memory.strength if memory else 1000,
     )
 
 

@@ -20,7 +20,7 @@ class TraceError(ValueError):
     field
         Name of the column or key.
     value
-        What was found there.
+        What was found there; None when the reason says it.
     reason
         What was expected.
     """
@@ -29,7 +29,8 @@ class TraceError(ValueError):
         self, source: str, line: int, field: str, value: object, reason: str
     ) -> None:
         place = f"{source}:{line}" if line else source
-        super().__init__(f"{place}: {field}: {reason}, got {value!r}")
+        got = "" if value is None else f", got {value!r}"
+        super().__init__(f"{place}: {field}: {reason}{got}")
         self.source = source
         self.line = line
         self.field = field

@@ -13,6 +13,7 @@ from operator import attrgetter
 from scheduler.core import (
     QUANTA_PER_GPU,
     Demand,
+    Fleet,
     Node,
     Queue,
     TenantName,
@@ -83,6 +84,8 @@ class Trace:
         The quota tree; may be empty until guarantees are given.
     nodes
         The cluster; may be empty until one is given.
+    fleet
+        What holds for the whole quota tree: class groups, worth of classes.
     errors
         Rows that were skipped or left out on the way.
     """
@@ -90,6 +93,7 @@ class Trace:
     jobs: tuple[TraceJob, ...]
     tenants: tuple[Queue, ...] = ()
     nodes: tuple[Node, ...] = ()
+    fleet: Fleet = field(default_factory=Fleet)
     errors: RowErrors = field(default_factory=RowErrors)
 
     def tenant_names(self) -> list[TenantName]:
@@ -108,7 +112,8 @@ def merge(traces: Sequence[Trace], errors: RowErrors) -> Trace:
     Raises
     ------
     TraceError
-        When two of them name the same job, tenant or node.
+        When two of them name the same job, tenant or node, or say what holds for the
+        whole quota tree.
     """
     jobs = [job for trace in traces for job in trace.jobs]
     tenants = [queue for trace in traces for queue in trace.tenants]
@@ -116,9 +121,16 @@ def merge(traces: Sequence[Trace], errors: RowErrors) -> Trace:
     _unique("job", (job.id for job in jobs))
     _unique("tenant", (queue.name for queue in tenants))
     _unique("node", (node.name for node in nodes))
+    fleets = {trace.fleet for trace in traces} - {Fleet()}
+    if len(fleets) > 1:
+        raise TraceError("traces", 0, "fleet", None, "it is described twice")
     aged = (replace(queue, order=order) for order, queue in enumerate(tenants))
     return Trace(
-        jobs=in_order(jobs), tenants=tuple(aged), nodes=tuple(nodes), errors=errors
+        jobs=in_order(jobs),
+        tenants=tuple(aged),
+        nodes=tuple(nodes),
+        fleet=next(iter(fleets), Fleet()),
+        errors=errors,
     )
 
 

@@ -1,6 +1,6 @@
 """The one-file form that a person can write by hand.
 
-A text file of three sections, each a small CSV whose first line names its columns.
+A text file of sections, each a small CSV whose first line names its columns.
 Columns may come in any order, optional ones may be left out, an empty cell means the
 default, blank lines and lines that begin with ``#`` are skipped::
 
@@ -25,7 +25,17 @@ default, blank lines and lines that begin with ``#`` are skipped::
     ``memory_mib`` (0: not tracked).
 ``[tenants]``
     ``name``; ``parent``; ``guarantee``, ``borrowing_limit``, ``lending_limit``,
-    ``limit``: devices per form; ``weight`` (1); ``priority`` (0).
+    ``limit``: devices per form or group; ``weight`` (1); ``priority`` (0); ``burst``:
+    most it may borrow, as a multiple of its guarantee by value; ``inference_burst``,
+    ``inference_critical``: devices that may count as such; ``preempt_within``: never,
+    lower-priority (default) or lower-or-newer-equal-priority.
+``[groups]``
+    ``name`` of a class group; ``members``: GPU classes or other groups, split by
+    blanks.
+``[fleet]``
+    one row: ``burst_ceiling``: devices per form or group; ``values``: worth of GPU
+    classes (``h100-80gb:1.75``); ``half_life_s`` (0: no usage memory) and
+    ``memory_strength`` (1).
 ``[jobs]``
     ``id``; ``tenant``; ``class``: inference-critical, inference, training or batch;
     ``submit_s``, ``duration_s``; ``gpus`` of each pod; ``pods`` (1); ``last_gpus``:
@@ -43,21 +53,34 @@ Nodes and tenants may be missing here and come from elsewhere.
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from scheduler.core import (
     QUANTA_PER_GPU,
     Demand,
+    Fleet,
+    Form,
+    Group,
     Node,
     NodeName,
+    PreemptWithin,
     Queue,
     TenantName,
     parse_form,
     profile_of,
     workload_class,
 )
-from simulator.trace.amounts import Counts, format_counts, parse_counts
+from simulator.trace.amounts import (
+    Counts,
+    format_counts,
+    format_milli,
+    format_values,
+    parse_counts,
+    parse_milli,
+    parse_values,
+)
 from simulator.trace.errors import RowErrors, TraceError
 from simulator.trace.job import (
     Trace,
@@ -74,15 +97,20 @@ QUANTA_PER_MILLI = QUANTA_PER_GPU // 1000
 _COLUMNS = {
     "nodes": "name count offers gpus cpu_milli memory_mib",
     "tenants": "name parent guarantee borrowing_limit lending_limit limit weight"
-    " priority",
+    " priority burst inference_burst inference_critical preempt_within",
+    "groups": "name members",
+    "fleet": "burst_ceiling values half_life_s memory_strength",
     "jobs": "id tenant class submit_s duration_s gpus pods last_gpus gpu_classes"
     " profile gpu_milli cpu_milli memory_mib priority checkpoint_interval_s restart_s"
     " on_request",
 }
 _NOTHING: Counts = ()
+_LOWER = PreemptWithin.LOWER_PRIORITY
 _NEEDED = {
     "nodes": ("name", "offers"),
     "tenants": ("name",),
+    "groups": ("name", "members"),
+    "fleet": (),
     "jobs": ("id", "tenant", "class", "submit_s", "duration_s"),
 }
 
@@ -101,6 +129,8 @@ def read_normal(path: Path, errors: RowErrors) -> Trace:
     """
     nodes: list[Node] = []
     tenants: list[Queue] = []
+    groups: list[Group] = []
+    fleet = Fleet()
     jobs: list[TraceJob] = []
     seen: set[tuple[str, str]] = set()
     with path.open(newline="", encoding="utf-8") as stream:
@@ -111,12 +141,20 @@ def read_normal(path: Path, errors: RowErrors) -> Trace:
                     nodes += _node(row)
                 elif section == "tenants":
                     tenants.append(_tenant(row, len(tenants)))
+                elif section == "groups":
+                    groups.append(_group(row))
+                elif section == "fleet":
+                    fleet = _fleet(row)
                 else:
                     jobs.append(_job(row))
             except TraceError as problem:
                 errors.report(problem)
     return Trace(
-        jobs=in_order(jobs), tenants=tuple(tenants), nodes=tuple(nodes), errors=errors
+        jobs=in_order(jobs),
+        tenants=tuple(tenants),
+        nodes=tuple(nodes),
+        fleet=replace(fleet, groups=tuple(groups)),
+        errors=errors,
     )
 
 
@@ -166,6 +204,11 @@ def _header(source: str, line: int, section: str, cells: list[str]) -> list[str]
 
 
 def _once(row: Row, section: str, seen: set[tuple[str, str]]) -> None:
+    if section == "fleet":
+        if (section, "") in seen:
+            raise row.error("row", "[fleet] has one row")
+        seen.add((section, ""))
+        return
     field = "id" if section == "jobs" else "name"
     key = (section, row.name(field))
     if key in seen:
@@ -205,7 +248,40 @@ def _tenant(row: Row, order: int) -> Queue:
         weight=row.whole("weight", 1),
         priority=row.whole("priority", 0, least=-(10**9)),
         order=order,
+        burst_milli=row.parsed("burst", parse_milli, None),
+        inference_burst=row.parsed("inference_burst", parse_counts, _NOTHING),
+        critical=row.parsed("inference_critical", parse_counts, _NOTHING),
+        preempt_within=row.parsed("preempt_within", _preempt_within, _LOWER),
     )
+
+
+def _preempt_within(text: str) -> PreemptWithin:
+    known = ", ".join(kind.value for kind in PreemptWithin)
+    try:
+        return PreemptWithin(text)
+    except ValueError:
+        raise ValueError(f"one of {known} is needed") from None
+
+
+def _group(row: Row) -> Group:
+    members: tuple[str, ...] = row.parsed("members", _classes, ())
+    if not members:
+        raise row.error("members", "GPU classes are needed")
+    return Group(name=Form(row.name("name")), members=tuple(map(Form, members)))
+
+
+def _fleet(row: Row) -> Fleet:
+    try:
+        return Fleet(
+            burst_ceiling=row.parsed("burst_ceiling", parse_counts, _NOTHING),
+            values=row.parsed("values", parse_values, _NOTHING),
+            half_life_s=row.seconds("half_life_s", 0.0),
+            memory_strength_milli=row.parsed("memory_strength", parse_milli, 1000),
+        )
+    except TraceError:
+        raise
+    except ValueError as problem:
+        raise row.error("values", str(problem)) from None
 
 
 def _job(row: Row) -> TraceJob:
@@ -266,9 +342,13 @@ def _demand(row: Row, count: int, fraction: int = QUANTA_PER_GPU) -> Demand:
 
 
 def write_normal(trace: Trace, path: Path) -> None:
-    """Write a trace so that `read_normal` returns the same jobs, tenants and nodes."""
+    """Write a trace so that `read_normal` returns all of it the same."""
     out = io.StringIO()
+    fleet = trace.fleet
     _write(out, "nodes", trace.nodes, _node_cells)
+    _write(out, "groups", fleet.groups, _group_cells)
+    if replace(fleet, groups=()) != Fleet():
+        _write(out, "fleet", (fleet,), _fleet_cells)
     _write(out, "tenants", trace.tenants, _tenant_cells)
     _write(out, "jobs", trace.jobs, _job_cells)
     path.write_text(out.getvalue(), encoding="utf-8")
@@ -318,6 +398,26 @@ def _tenant_cells(queue: Queue) -> dict[str, object]:
         "limit": format_counts(queue.limit),
         "weight": _unless(queue.weight, 1),
         "priority": _unless(queue.priority, 0),
+        "burst": "" if queue.burst_milli is None else format_milli(queue.burst_milli),
+        "inference_burst": format_counts(queue.inference_burst),
+        "inference_critical": format_counts(queue.critical),
+        "preempt_within": ""
+        if queue.preempt_within is _LOWER
+        else queue.preempt_within.value,
+    }
+
+
+def _group_cells(group: Group) -> dict[str, object]:
+    return {"name": group.name, "members": " ".join(group.members)}
+
+
+def _fleet_cells(fleet: Fleet) -> dict[str, object]:
+    strength = fleet.memory_strength_milli
+    return {
+        "burst_ceiling": format_counts(fleet.burst_ceiling),
+        "values": format_values(tuple((Form(n), v) for n, v in fleet.values)),
+        "half_life_s": _number(fleet.half_life_s, 0.0),
+        "memory_strength": "" if strength == 1000 else format_milli(strength),
     }
 
 

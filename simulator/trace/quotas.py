@@ -1,13 +1,21 @@
 """Which guarantees hold in a replay.
 
 Hidden here: where guarantees come from when a trace names none, and the check that
-what is promised can be kept: the sum of the guarantees never exceeds the capacity.
+what is promised can be kept (the core's ``refusals``).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from scheduler.core import Form, Node, Queue, QuotaTree, TenantName
+from scheduler.core import (
+    Form,
+    Node,
+    Queue,
+    TenantName,
+    charge,
+    class_of,
+    refusals,
+)
 from simulator.trace.amounts import Counts
 from simulator.trace.errors import TraceError
 from simulator.trace.job import Trace
@@ -26,7 +34,8 @@ def settle(
     Raises
     ------
     TraceError
-        When there are no nodes, or more is guaranteed than the nodes offer.
+        When there are no nodes, or the tenants ask for what they may not have: more is
+        guaranteed than the nodes offer, say.
     """
     nodes = tuple(nodes) or trace.nodes
     if not nodes:
@@ -78,19 +87,16 @@ def _capacity(nodes: Sequence[Node]) -> dict[Form, int]:
 
 
 def _check(queues: Sequence[Queue], nodes: Sequence[Node], trace: Trace) -> None:
-    try:
-        tree = QuotaTree(queues)
-    except ValueError as problem:
-        raise TraceError("tenants", 0, "tenants", len(queues), str(problem)) from None
+    there = _capacity(nodes)
+    for group in trace.fleet.groups:
+        if group.name in {str(class_of(form)) for form in there}:
+            reason = "nodes offer a class of that name"
+            raise TraceError("tenants", 0, "group", group.name, reason)
+    quanta = {form: count * charge(form) for form, count in there.items()}
+    found = refusals(queues, trace.fleet, quanta)
+    if found:
+        raise TraceError("tenants", 0, "quota", None, "; ".join(found))
+    inner = {queue.parent for queue in queues}
     for name in trace.tenant_names():
-        if not tree.is_leaf(name):
+        if name in inner:
             raise TraceError("tenants", 0, "tenant", name, "jobs need a leaf")
-    offered = _capacity(nodes)
-    promised: dict[Form, int] = {}
-    for root in tree.children[None]:
-        for form, count in tree.queues[root].guarantee:
-            promised[form] = promised.get(form, 0) + count
-    for form, count in sorted(promised.items()):
-        if count > offered.get(form, 0):
-            reason = f"guarantees of {form} exceed the {offered.get(form, 0)} offered"
-            raise TraceError("tenants", 0, "guarantee", count, reason)

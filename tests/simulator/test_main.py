@@ -169,7 +169,7 @@ def test_bad_rows_stop_the_run_in_one_line_or_are_counted(source: Path) -> None:
     [
         (["--nodes", "8"], "--nodes: value: NODESxGPUS"),
         (["--guarantee", "a"], "--guarantee: value: TENANT=FORM:COUNT"),
-        (["--guarantee", "a=gpu:9"], "guarantees of gpu exceed the 8 offered, got 13"),
+        (["--guarantee", "a=gpu:9"], "guarantees of gpu: 9 + 4 > 8 available (a, b)"),
         (["--trace", "swf:x"], "known formats are normal:..., itp:..., openb:..."),
         (["--cluster", "/nowhere.yaml"], "No such file"),
         (["--json", "/dev/null/out.json"], "File exists"),
