@@ -27,12 +27,10 @@ def borrowed_share(tree: QuotaTree, name: TenantName) -> Share:
     weight 0 that borrows all the same.
     """
     queue = tree.queues[name]
-    forms = [f for f in tree.forms() if f not in tree.pools.members]
-    over = sum(
-        tree.value(pool) * amount for pool, amount in _over(tree, name, forms).items()
-    )
+    over = sum(tree.value(pool) * n for pool, n in _over(tree, name).items())
     if not over:
         return Fraction(0)
+    forms = [f for f in tree.forms() if f not in tree.pools.members]
     lendable = sum(tree.value(f) * _lendable(tree, queue.parent, f) for f in forms)
     if not lendable:
         return Fraction(0)
@@ -47,13 +45,11 @@ def _lendable(tree: QuotaTree, parent: TenantName | None, form: Form) -> int:
     return tree.potential(parent, form)
 
 
-def _over(tree: QuotaTree, name: TenantName, forms: list[Form]) -> dict[Form, int]:
+def _over(tree: QuotaTree, name: TenantName) -> dict[Form, int]:
     """Quanta held above the guarantee; what children keep idle counts as held."""
     if tree.pools.members:
         return tree.borrowed(name)
-    held = {
-        form: tree.inside(name, form) - tree.guarantee(name, form) for form in forms
-    }
+    held = {f: tree.inside(name, f) - tree.guarantee(name, f) for f in tree.forms()}
     return {form: amount for form, amount in held.items() if amount > 0}
 
 
@@ -65,16 +61,20 @@ def give_back_key(
 ) -> tuple[Share, ...] | None:
     """Sort key of tenants that could give back to `taker`: the smallest does so first.
 
-    From where the two part down to the holder, the queue with the largest share of
-    borrowed value goes first (Kueue, KEP-1714). None where some queue on that way
+    From the root down to the holder, the queue with the largest share of borrowed value
+    goes first, of equals the one that has queues below it (Kueue, KEP-1714). None where
+    some queue on that way, below the point where it parts from the taker's,
     borrows nothing: nothing is due from there. `share` may answer `borrowed_share`
     from memory.
     """
-    at, _ = tree.parting(holder, taker)
-    path = tree.path(holder)
-    way = path[: path.index(at) + 1]
-    shares = [share(q) if share else borrowed_share(tree, q) for q in reversed(way)]
-    return tuple(-part for part in shares) if all(shares) else None
+    theirs = tree.path(taker)
+    key: list[Share] = []
+    for queue in reversed(tree.path(holder)):
+        part = share(queue) if share else borrowed_share(tree, queue)
+        if not part and queue not in theirs and not _over(tree, queue):
+            return None
+        key.append(-part)
+    return (*key, inf)
 
 
 def turn(
@@ -90,7 +90,7 @@ def turn(
     """Sort key of two tenants that want the same form next: the smaller goes first.
 
     Covered demand, then who is not above its share, then priority, then who would be
-    further below its share, then who borrows less, then age.
+    further below its share, then who borrows less, then the smaller share, then age.
 
     Parameters
     ----------
@@ -108,6 +108,7 @@ def turn(
         reach(used + quanta, share),
         reach(used, share),
         borrowed,
+        share,
         order,
     )
 
@@ -119,4 +120,4 @@ def reach(used: int, share: int) -> int:
     """
     if share:
         return used * SCALE // share
-    return BEYOND if used else 0
+    return BEYOND + used if used else 0

@@ -61,10 +61,10 @@ class QuotaTree:
             tuple[TenantName, TenantName], tuple[TenantName, TenantName]
         ] = {}
         self._link()
-        self._promised: dict[TenantName, Amounts] = {
-            name: quanta(queue.guarantee) for name, queue in self.queues.items()
-        }
         self._limits = {n: quanta(q.limit) for n, q in self.queues.items()}
+        self._promised: dict[TenantName, Amounts] = {
+            name: self._within_limits(queue) for name, queue in self.queues.items()
+        }
         self._loans = {n: quanta(q.borrowing_limit) for n, q in self.queues.items()}
         self._top_ceiling = quanta(self.fleet.burst_ceiling)
         self._ceilings: dict[tuple[TenantName, Form], int] = {}
@@ -106,6 +106,14 @@ class QuotaTree:
             seen.add(at)
             yield at
             at = self.queues[at].parent
+
+    def _within_limits(self, queue: Queue) -> dict[Form, int]:
+        """Return the guarantees; where an own limit is lower, the limit binds."""
+        limits = self._limits[queue.name]
+        return {
+            pool: min(n, *(limits.get(p, UNLIMITED) for p in self.pools.chain(pool)))
+            for pool, n in quanta(queue.guarantee).items()
+        }
 
     def path(self, name: TenantName) -> tuple[TenantName, ...]:
         """Return the queue and its ancestors, the root last."""
