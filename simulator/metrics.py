@@ -190,6 +190,22 @@ def percentile(ordered: Sequence[float], part: float) -> float:
     return ordered[int(part * len(ordered))] if ordered else 0.0
 
 
+def jain(values: Sequence[float]) -> float:
+    """Return Jain's index of fairness: 1 where all are equal, 1/n where one has all.
+
+    Jain, Chiu and Hawe 1984: ``(sum x)^2 / (n sum x^2)``; 1 of nothing.
+    """
+    squares = sum(value * value for value in values)
+    return sum(values) ** 2 / (len(values) * squares) if squares else 1.0
+
+
+def speed(group: Sequence[Outcome]) -> float:
+    """Return the part of their time in the system that finished jobs did not queue."""
+    done = [(o.end - o.job.submit_s, o.queue_s) for o in group if o.end is not None]
+    total = sum(jct for jct, _ in done)
+    return 1.0 - sum(queue for _, queue in done) / total if total else 1.0
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 

@@ -6,7 +6,8 @@ Hidden here: the JSON document and its schema. ``fairshare-sim/1`` is
 * ``input``: traces, jobs, nodes, GPUs, guarantees, and the rows that were skipped as
   bad or left out by a rule;
 * ``summary``: the figures below for the whole run, and the same for each tenant under
-  ``tenants`` and each workload class under ``classes``.
+  ``tenants`` and each workload class under ``classes``; and ``jain_speed``, Jain's
+  index over the tenants of the part of its time that a tenant's jobs did not queue.
 
 Times are seconds, amounts GPU-seconds; what the figures mean is said in `metrics` and
 `audit`. A comparison has ``policies`` in place of ``policy`` and ``summary``: a summary
@@ -25,9 +26,11 @@ from simulator.metrics import (
     Outcome,
     capacity,
     figures,
+    jain,
     makespan,
     outcomes,
     percentile,
+    speed,
     split,
 )
 from simulator.simulation import Record
@@ -64,6 +67,7 @@ def summary(replay: Replay) -> Summary:
     whole = _figures(replay, replay.outcomes)
     tenants = split(replay.outcomes, lambda outcome: outcome.job.tenant)
     classes = split(replay.outcomes, lambda outcome: outcome.job.workload_class.label)
+    whole["jain_speed"] = _tidy(jain([speed(group) for group in tenants.values()]))
     whole["tenants"] = {
         name: _figures(replay, group) for name, group in tenants.items()
     }

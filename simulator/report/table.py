@@ -40,6 +40,7 @@ HEADLINES: tuple[Row, ...] = (
     ("mean completion time", lambda s: duration(s["mean_jct_s"])),
     ("mean queueing", lambda s: duration(s["mean_queue_s"])),
     ("P95 queueing", lambda s: duration(s["p95_queue_s"])),
+    ("evenness (Jain)", lambda s: f"{s['jain_speed']:.3f}"),
     ("covered demand waited", lambda s: duration(s["guarantee_wait_s"])),
     ("guarantee violated", lambda s: duration(s["guarantee_violation_s"])),
     ("reclaim latency, P95", lambda s: _latency(s)),

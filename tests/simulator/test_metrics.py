@@ -8,9 +8,11 @@ from simulator.metrics import (
     Outcome,
     capacity,
     figures,
+    jain,
     makespan,
     outcomes,
     percentile,
+    speed,
     split,
     usage,
 )
@@ -118,3 +120,16 @@ def test_usage_is_a_step_for_each_instant_that_changes_it() -> None:
     given = trace(jobs, nodes(8))
     steps = usage(given, simulate(given, Script({})))
     assert steps == {"a": [(0, 2.0), (4, 3.0), (6, 2.0), (10, 3.0), (15, 0.0)]}
+
+
+def test_speed_is_the_part_of_the_time_that_was_not_queued() -> None:
+    """One of two queues 60 of its 80 seconds."""
+    given = trace([job("one", 0, 100, (2,)), job("two", 40, 20)], nodes(2))
+    script = Script({100.0: []}, eager=True)
+    found = outcomes(given, simulate(given, _Late(script)))
+    assert speed(found) == pytest.approx(1 - 60 / 180)
+    assert speed([]) == 1.0
+
+
+def test_jain_of_nothing_is_even() -> None:
+    assert jain([]) == jain([0.0, 0.0]) == 1.0
