@@ -212,7 +212,7 @@ class _Floor:
                     waiting.append((gang, tenant))
                 elif gang not in self._placed:
                     self._placed[gang] = self._seat(gang)
-        waiting.sort(key=lambda pair: pair[0].standing.rank)
+        waiting.sort(key=lambda pair: pair[1].standing(pair[0]).rank)
         with self._cluster.trial():
             return {gang.job.id for gang, tenant in waiting if self._fits(gang, tenant)}
 
@@ -242,7 +242,7 @@ class _Floor:
         """Try a gang beside its tenant's own burst, and keep its place if it fits."""
         with self._cluster.trial():
             for other in tenant.bursting().values():
-                if not _gives_way(other.standing, gang.standing):
+                if not _gives_way(tenant.standing(other), tenant.standing(gang)):
                     self._seat(other)
             placed = self._try(gang)
         for place in placed or ():

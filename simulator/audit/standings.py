@@ -10,11 +10,12 @@ from scheduler.core import (
     Form,
     GangId,
     NodeName,
+    QuotaTree,
     Standing,
     TenantName,
-    charge,
     covered,
 )
+from scheduler.core.fairness import granted
 from simulator.simulation import (
     Admitted,
     Bound,
@@ -82,11 +83,12 @@ def _quanta(job: TraceJob, form: Form) -> int:
 class Tenant:
     """The live gangs of a tenant, and which of them its guarantee covers."""
 
-    __slots__ = ("_demand", "covered", "dirty", "gangs", "guarantee", "name")
+    __slots__ = ("_demand", "_tree", "_ungranted", "covered", "dirty", "gangs", "name")
 
-    def __init__(self, name: TenantName, guarantee: dict[Form, int]) -> None:
+    def __init__(self, name: TenantName, tree: QuotaTree) -> None:
         self.name = name
-        self.guarantee = guarantee
+        self._tree = tree
+        self._ungranted: dict[GangId, Standing] = {}
         self.gangs: dict[GangId, Gang] = {}
         self.covered: set[GangId] = set()
         self.dirty = False
@@ -123,13 +125,19 @@ class Tenant:
     def judge(self) -> None:
         """Bring `covered` up to date."""
         self.dirty = False
-        fits = all(n <= self.guarantee.get(form, 0) for form, n in self._demand.items())
+        guarantee, pools = self._tree.promised(self.name), self._tree.pools
+        given = [gang.standing for gang in self.gangs.values()]
+        seen = granted(given, self._tree.critical(self.name), pools)
+        self._ungranted = {}
+        if seen != given:
+            self._ungranted = {standing.gang: standing for standing in seen}
+        fits = all(n <= guarantee.get(form, 0) for form, n in self._demand.items())
         # With room for all of it the walk would take everybody: no need to walk.
-        self.covered = (
-            set(self.gangs)
-            if fits
-            else covered((g.standing for g in self.gangs.values()), self.guarantee)
-        )
+        self.covered = set(self.gangs) if fits else covered(seen, guarantee, pools)
+
+    def standing(self, gang: Gang) -> Standing:
+        """Return a gang as others must see it: critical as far as it is granted."""
+        return self._ungranted.get(gang.standing.gang, gang.standing)
 
 
 class Standings:
@@ -144,11 +152,9 @@ class Standings:
         self._owner: dict[GangId, TenantName] = {}
         self._judged = False
         self.broken: list[str] = []  # covered jobs evicted for another tenant
+        tree = QuotaTree(trace.tenants, trace.fleet)
         self.tenants: dict[TenantName, Tenant] = {
-            queue.name: Tenant(
-                queue.name, {form: n * charge(form) for form, n in queue.guarantee}
-            )
-            for queue in sorted(trace.tenants, key=lambda queue: queue.name)
+            name: Tenant(name, tree) for name in sorted(tree.queues)
         }
         self._handlers: dict[type[Record], Callable[..., None]] = {
             Submitted: self._submitted,

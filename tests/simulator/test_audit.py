@@ -1,10 +1,11 @@
 """The judge, by logs written by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from scheduler.core import QUANTA_PER_GPU, GangId, NodeName
+from scheduler.core import QUANTA_PER_GPU, Fleet, Form, GangId, Group, NodeName
 from simulator.audit import Audit, audit
 from simulator.baselines import fifo, static
 from simulator.simulation import (
@@ -53,6 +54,11 @@ def gone(at: float, one: TraceJob) -> list[Record]:
 def judge(given: Trace, *log: Sequence[Record]) -> Audit:
     records = [record for part in log for record in part]
     return audit(given, sorted(records, key=lambda record: record.at), BOUND)
+
+
+def waited(found: Audit) -> dict[str, float]:
+    """How long each job waited while it was covered, seconds."""
+    return {e.job.id: e.until - e.since for e in found.episodes}
 
 
 MINE = job("mine", 100, 50, (4,), tenant="a")
@@ -222,6 +228,31 @@ def test_more_urgent_work_of_the_tenant_takes_the_cover() -> None:
     )
     assert found.burst == {"training": 4 * QUANTA_PER_GPU * 50}
     assert found.episodes == []
+
+
+def test_critical_work_takes_the_cover_only_as_far_as_it_is_granted() -> None:
+    """Else who calls his work critical would wrong those whom he overtakes."""
+    older = job("older", 0, 900, (4,), kind="inference")
+    urgent = job("urgent", 100, 50, (4,), kind="inference-critical")
+    base = trace([older, urgent], nodes(4), {"a": 4})
+    log = [submit(0, "older"), start(0, older), submit(100, "urgent")]
+    log += [finish(900, older), start(900, urgent), finish(950, urgent)]
+    assert waited(judge(base, *log)) == {}
+    (tenant,) = base.tenants
+    granted = replace(base, tenants=(replace(tenant, critical=((GPU, 4),)),))
+    assert waited(judge(granted, *log)) == {"urgent": 800}
+
+
+def test_guarantee_of_a_group_covers_any_of_its_classes() -> None:
+    base = trace([FIRST, SECOND, MINE], nodes(8), {"a": 0, "b": 8})
+    group = Form("any")
+    owner = replace(base.tenants[0], guarantee=((group, 4),))
+    fleet = Fleet(groups=(Group(name=group, members=(GPU,)),))
+    given = replace(base, tenants=(owner, base.tenants[1]), fleet=fleet)
+    log = [submit(0, "first"), submit(0, "second"), start(0, FIRST), start(0, SECOND)]
+    log += [submit(100, "mine")]
+    assert waited(judge(base, *log, finish(999, SECOND))) == {}
+    assert waited(judge(given, *log, finish(999, SECOND))) == {"mine": 899}
 
 
 def test_evicting_what_is_covered_for_another_tenant_breaks_a_promise() -> None:
