@@ -1,159 +1,26 @@
-"""What division grants, against an exact oracle."""
+"""What division grants: every rule by its smallest example.
 
-import random
+The laws on random trees are in ``tests/properties``.
+"""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fractions import Fraction
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.core.fairness import (
-    TIERS,
-    Claim,
-    Division,
-    divide,
-    divide_tiers,
-    fill,
-)
+from scheduler.core.fairness import TIERS, Claim, Division, divide, divide_tiers
 from scheduler.core.gpu import charge
 from scheduler.core.quota import Queue, QuotaTree
 from scheduler.core.workload import TenantName
 from tests import builders
-from tests.strategies import MANY, WHOLE, claims, trees
+from tests.strategies import MANY, OTHER, SLICE, WHOLE, claims, trees
 
 TOTALS = st.integers(0, 80)
+GPU = charge(WHOLE)
 
 
-def water(
-    total: Fraction, wants: Sequence[int], weights: Sequence[int]
-) -> list[Fraction]:
-    """Weighted max-min in exact fractions: serve by want per weight, least first."""
-    given = [Fraction(0)] * len(wants)
-    live = sorted(
-        (i for i, weight in enumerate(weights) if weight),
-        key=lambda i: Fraction(wants[i], weights[i]),
-    )
-    for place, i in enumerate(live):
-        weight = sum(weights[j] for j in live[place:])
-        given[i] = min(Fraction(wants[i]), total * weights[i] / weight)
-        total -= given[i]
-    return given
-
-
-def wants_of(claim: Claim) -> list[int]:
-    """Demand per tier below the ceiling, most urgent first."""
-    left = 10**9 if claim.ceiling is None else claim.ceiling
-    found = []
-    for demand in claim.demands:
-        found.append(min(demand, left))
-        left -= found[-1]
-    return found
-
-
-def exact_division(total: int, siblings: Sequence[Claim]) -> list[list[Fraction]]:
-    """The design's section 6 word for word, in fractions."""
-    wants = [wants_of(claim) for claim in siblings]
-    shares = [[Fraction(0)] * len(want) for want in wants]
-    for claim, want, share in zip(siblings, wants, shares, strict=True):
-        owned = claim.guarantee
-        for tier, amount in enumerate(want):
-            share[tier] = Fraction(min(amount, owned))
-            owned -= min(amount, owned)
-    idle = sum(
-        max(0, claim.kept - sum(want))
-        for claim, want in zip(siblings, wants, strict=True)
-    )
-    rest = Fraction(max(0, total - idle - sum(map(sum, shares))))
-    for tier in range(max(len(claim.demands) for claim in siblings)):
-        for priority in sorted({c.priority for c in siblings}, reverse=True):
-            group = [i for i, c in enumerate(siblings) if c.priority == priority]
-            asked = [int(wants[i][tier] - shares[i][tier]) for i in group]
-            paid = water(Fraction(rest), asked, [siblings[i].weight for i in group])
-            for i, one in zip(group, paid, strict=True):
-                shares[i][tier] += one
-                rest -= one
-    return shares
-
-
-# -- fill ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("total", "wants", "weights", "expected"),
-    [
-        (10, [3, 9, 9], [1, 1, 1], [3, 4, 3]),  # the small one is sated, then halves
-        (12, [20, 20], [1, 2], [4, 8]),  # by weight
-        (12, [2, 20], [1, 2], [2, 10]),  # what the sated leave goes on
-        (7, [5, 5], [1, 1], [4, 3]),  # an odd unit goes to the older
-        (8, [9, 9, 9], [1, 2, 4], [1, 2, 5]),  # remainders 1/7, 2/7, 4/7: the largest
-        (20, [3, 4], [1, 1], [3, 4]),  # nobody gets more than it asks for
-        (0, [3, 4], [1, 1], [0, 0]),
-        (5, [], [], []),
-    ],
-)
-def test_fill_raises_one_level_for_all(
-    total: int, wants: list[int], weights: list[int], expected: list[int]
-) -> None:
-    """Each rule of the water-filling has its smallest example here."""
-    assert fill(total, wants, weights, list(range(len(wants)))) == expected
-
-
-def test_spare_units_go_to_the_older_of_equals() -> None:
-    """Age, not position, breaks ties: the answer must not depend on the order."""
-    assert fill(5, [9, 9, 9], [1, 1, 1], [2, 0, 1]) == [1, 2, 2]
-    assert fill(4, [9, 9, 9], [1, 1, 1], [2, 0, 1]) == [1, 2, 1]
-
-
-@MANY
-@given(TOTALS, st.data())
-def test_fill_is_max_min_fair_within_one_unit(total: int, data: st.DataObject) -> None:
-    """An exact water-filling is the definition; integers may miss it by less than 1."""
-    size = data.draw(st.integers(1, 7))
-    several = st.lists(st.integers(0, 20), min_size=size, max_size=size)
-    wants = data.draw(several)
-    weights = [1 + weight for weight in data.draw(several)]
-    given_ = fill(total, wants, weights, list(range(size)))
-    assert sum(given_) == min(total, sum(wants))
-    for mine, exact in zip(given_, water(Fraction(total), wants, weights), strict=True):
-        assert abs(mine - exact) < 1
-
-
-@MANY
-@given(TOTALS, st.integers(2, 9), st.data())
-def test_fill_in_units_is_fill_of_units(
-    total: int, unit: int, data: st.DataObject
-) -> None:
-    """Granularity changes the currency, not the rule."""
-    size = data.draw(st.integers(1, 6))
-    several = st.lists(st.integers(0, 20), min_size=size, max_size=size)
-    wants = data.draw(several)
-    weights = [1 + weight for weight in data.draw(several)]
-    ages = list(range(size))
-    small = fill(total, wants, weights, ages)
-    large = fill(total * unit, [w * unit for w in wants], weights, ages, unit)
-    assert large == [amount * unit for amount in small]
-
-
-@MANY
-@given(st.integers(0, 200), st.integers(1, 9), st.data())
-def test_fill_leaves_only_what_would_complete_nobody(
-    total: int, unit: int, data: st.DataObject
-) -> None:
-    """Wants that are no whole units must not strand what could still serve someone."""
-    size = data.draw(st.integers(1, 6))
-    several = st.lists(st.integers(0, 40), min_size=size, max_size=size)
-    wants = data.draw(several)
-    given_ = fill(total, wants, [1] * size, list(range(size)), unit)
-    spare = total - sum(given_)
-    assert spare >= 0
-    for want, mine in zip(wants, given_, strict=True):
-        assert 0 <= mine <= want
-        assert mine == want or spare < min(unit, want - mine)
-
-
-# -- divide: examples ---------------------------------------------------------
+# -- among siblings -----------------------------------------------------------
 
 
 def test_guarantees_come_first() -> None:
@@ -223,19 +90,17 @@ def test_nobody_asks_and_nobody_gets() -> None:
     assert divide(5, [Claim(guarantee=3, demands=())]) == (0,)
 
 
-# -- divide: properties -------------------------------------------------------
+# -- what holds for all -------------------------------------------------------
 
 
-@MANY
-@given(TOTALS, claims())
-def test_division_is_the_exact_one_within_a_unit(
-    total: int, siblings: list[Claim]
-) -> None:
-    """Tier strictness, guarantees, weights, ceilings and kept room in one oracle."""
-    exact = exact_division(total, siblings)
-    for mine, right in zip(divide_tiers(total, siblings), exact, strict=True):
-        for a, b in zip(mine, right, strict=True):
-            assert abs(a - b) < 1
+def wants_of(claim: Claim) -> list[int]:
+    """Demand per tier below the ceiling, most urgent first."""
+    left = 10**9 if claim.ceiling is None else claim.ceiling
+    found = []
+    for demand in claim.demands:
+        found.append(min(demand, left))
+        left -= found[-1]
+    return found
 
 
 @MANY
@@ -250,72 +115,12 @@ def test_share_lies_between_guarantee_and_demand(
 
 
 @MANY
-@given(st.integers(0, 40), claims())
-def test_no_more_is_granted_than_there_is(extra: int, siblings: list[Claim]) -> None:
-    """Where the guarantees fit, the shares do."""
-    total = sum(claim.guarantee for claim in siblings) + extra
-    assert sum(divide(total, siblings)) <= total
-
-
-@MANY
 @given(TOTALS, claims(least_weight=1, keeping=False))
 def test_division_is_work_conserving(total: int, siblings: list[Claim]) -> None:
     """Nothing is left while somebody wants more (all weights > 0, nothing kept)."""
     wanted = sum(sum(wants_of(claim)) for claim in siblings)
     owed = sum(min(c.guarantee, sum(wants_of(c))) for c in siblings)
     assert sum(divide(total, siblings)) == max(owed, min(total, wanted))
-
-
-@MANY
-@given(TOTALS, claims())
-def test_nothing_reaches_a_lower_tier_while_a_higher_one_wants(
-    total: int, siblings: list[Claim]
-) -> None:
-    """Burst of one tier starts only when every tier above is served whole."""
-    shares = divide_tiers(total, siblings)
-    wants = [wants_of(claim) for claim in siblings]
-    for (i, a), (j, b) in pairwise_products(siblings):
-        for tier, want in enumerate(wants[i]):
-            if shares[i][tier] == want or not a.weight:
-                continue
-            for other in range(len(wants[j])):
-                above = (other, -b.priority) > (tier, -a.priority)
-                if above:
-                    owned = guaranteed(b, wants[j])[other]
-                    assert shares[j][other] == owned
-
-
-def pairwise_products(
-    siblings: Sequence[Claim],
-) -> list[tuple[tuple[int, Claim], tuple[int, Claim]]]:
-    """Every ordered pair of siblings, each with itself too."""
-    numbered = list(enumerate(siblings))
-    return [(a, b) for a in numbered for b in numbered]
-
-
-def guaranteed(claim: Claim, want: Sequence[int]) -> list[int]:
-    """What the guarantee alone grants per tier."""
-    left = claim.guarantee
-    found = []
-    for amount in want:
-        found.append(min(amount, left))
-        left -= found[-1]
-    return found
-
-
-@MANY
-@given(TOTALS, claims(), st.randoms(use_true_random=False))
-def test_division_does_not_depend_on_the_order_of_claims(
-    total: int, siblings: list[Claim], chance: random.Random
-) -> None:
-    """DETERMINISTIC: only age may break a tie."""
-    mixed = list(siblings)
-    chance.shuffle(mixed)
-    before = dict(
-        zip([c.order for c in siblings], divide(total, siblings), strict=True)
-    )
-    after = dict(zip([c.order for c in mixed], divide(total, mixed), strict=True))
-    assert before == after
 
 
 @MANY
@@ -392,34 +197,11 @@ def wishes(
     return {name: data.draw(amounts, label=name) for name in leaves(queues)}
 
 
-def roots(queues: Sequence[Queue]) -> list[TenantName]:
-    return [queue.name for queue in queues if queue.parent is None]
-
-
 def promised(queues: Sequence[Queue]) -> int:
     """Devices guaranteed to the roots together."""
     return sum(
         dict(queue.guarantee).get(WHOLE, 0) for queue in queues if queue.parent is None
     )
-
-
-@MANY
-@given(trees(), st.integers(0, 12), st.data())
-def test_shares_of_children_fit_their_parent(
-    queues: tuple[Queue, ...], extra: int, data: st.DataObject
-) -> None:
-    """A department cannot hand out more than it got, nor anybody pass a ceiling."""
-    wanted = wishes(data, queues)
-    capacity = promised(queues) + extra
-    tree, shares = shares_of(queues, capacity, wanted)
-    assert sum(shares[root] for root in roots(queues)) <= capacity
-    for name in shares:
-        assert shares[name] * charge(WHOLE) <= tree.ceiling(name, WHOLE)
-        children = tree.children.get(name, [])
-        if children:
-            assert sum(shares[child] for child in children) <= shares[name]
-        else:
-            assert shares[name] <= sum(wanted[name])
 
 
 @MANY
@@ -434,35 +216,6 @@ def test_without_scarcity_everybody_gets_what_they_ask(
     _, shares = shares_of(queues, capacity, wanted)
     for name in leaves(queues):
         assert shares[name] == sum(wanted[name])
-
-
-@MANY
-@given(trees(), st.integers(0, 12), st.data())
-def test_taking_ones_share_takes_nothing_that_others_keep(
-    queues: tuple[Queue, ...], extra: int, data: st.DataObject
-) -> None:
-    """Division and quota tell the same story: shares can be charged, all together."""
-    wanted = wishes(data, queues)
-    tree, shares = shares_of(queues, promised(queues) + extra, wanted)
-    for name in leaves(queues):
-        tree.charge(name, WHOLE, shares[name] * charge(WHOLE))
-    for name in leaves(queues):
-        assert tree.available(name, WHOLE) >= 0
-    held = sum(tree.held(root, WHOLE) for root in tree.children[None])
-    assert held <= tree.capacity[WHOLE]
-
-
-@MANY
-@given(trees(ceilings=False, lending=False), st.integers(0, 12), st.data())
-def test_a_tenant_gets_its_guarantee_wherever_it_sits(
-    queues: tuple[Queue, ...], extra: int, data: st.DataObject
-) -> None:
-    """GUARANTEE does not thin out on the way down the tree."""
-    wanted = wishes(data, queues)
-    tree, shares = shares_of(queues, promised(queues) + extra, wanted)
-    for name in leaves(queues):
-        owned = tree.guarantee(name, WHOLE) // charge(WHOLE)
-        assert shares[name] >= min(owned, sum(wanted[name]))
 
 
 def test_a_parent_counts_only_what_its_children_may_hold() -> None:
@@ -529,3 +282,159 @@ def test_what_a_grandchild_keeps_is_not_lent_to_strangers() -> None:
     )
     _, shares = shares_of(queues, 8, {TenantName("stranger"): (0, 0, 8, 0)})
     assert shares[TenantName("stranger")] == 4
+
+
+# -- what a division remembers -------------------------------------------------
+
+
+def test_one_fraction_turns_a_form_into_quanta() -> None:
+    """Whole devices are divided whole, until somebody asks for a part of one."""
+    tree = QuotaTree([builders.tenant("a"), builders.tenant("b", order=1)])
+    tree.capacity = {WHOLE: GPU, OTHER: GPU}
+    division = Division(tree)
+    for name in ("a", "b"):
+        for form in (WHOLE, OTHER):
+            division.ask(TenantName(name), form, (0, 0, GPU, 0))
+    assert division.share(TenantName("a"), WHOLE) == [0, 0, GPU, 0]
+    assert division.share(TenantName("b"), WHOLE) == [0, 0, 0, 0]
+    division.ask(TenantName("b"), WHOLE, (0, 0, GPU // 2, 0))
+    assert division.share(TenantName("a"), WHOLE) == [0, 0, GPU // 2, 0]
+    assert division.share(TenantName("b"), WHOLE) == [0, 0, GPU // 2, 0]
+    assert division.share(TenantName("a"), OTHER) == [0, 0, GPU, 0]
+
+
+def test_forms_do_not_replace_one_another() -> None:
+    """Plenty of slices is no reason to grant a whole GPU less, or more."""
+    tree = QuotaTree([builders.tenant("a", "1xh100-80gb/1g.10gb")])
+    tree.capacity = {WHOLE: 2 * GPU, SLICE: 7 * charge(SLICE)}
+    division = Division(tree)
+    division.ask(TenantName("a"), WHOLE, (0, 0, 9 * GPU, 0))
+    assert sum(division.share(TenantName("a"), WHOLE)) == 2 * GPU
+    assert sum(division.share(TenantName("a"), SLICE)) == 0
+
+
+def test_division_knows_what_was_asked_for() -> None:
+    """The engine must take back what a tenant asked for and wants no more."""
+    tree = QuotaTree([builders.tenant("a")])
+    division, name = Division(tree), TenantName("a")
+    assert division.asked_for(name) == set()
+    assert division.share(name, OTHER) == [0] * TIERS  # a form nobody ever named
+    division.ask(name, OTHER, (0, 0, GPU, 0))
+    assert division.asked_for(name) == {OTHER}
+    assert division.share(name, OTHER) == [0] * TIERS  # there is none of it
+    division.ask(name, OTHER, (0, 0, 0, 0))
+    assert division.asked_for(name) == {OTHER}
+
+
+def test_a_group_is_claimed_on_the_form_it_is_spent_on() -> None:
+    """`entitle` puts what is owned of a group before everybody's burst."""
+    tree = QuotaTree([builders.tenant("a", weight=9), builders.tenant("b", order=1)])
+    tree.capacity = {WHOLE: 4 * GPU}
+    division, b = Division(tree), TenantName("b")
+    for name in tree.queues:
+        division.ask(name, WHOLE, (0, 0, 4 * GPU, 0))
+    assert sum(division.share(b, WHOLE)) == 0
+    division.entitle(b, WHOLE, 3 * GPU)
+    assert sum(division.share(b, WHOLE)) == 3 * GPU
+    division.entitle(b, WHOLE, 0)
+    assert sum(division.share(b, WHOLE)) == 0
+
+
+# -- departments ----------------------------------------------------------------
+
+
+def test_departments_share_by_weight_then_their_tenants_do() -> None:
+    """Two levels of weights: 2 to 1 between departments, 3 to 1 inside the first."""
+    queues = (
+        builders.tenant("x", weight=2),
+        builders.tenant("y", order=1),
+        builders.tenant("x1", parent="x", weight=3, order=2),
+        builders.tenant("x2", parent="x", order=3),
+        builders.tenant("y1", parent="y", order=4),
+    )
+    wanted = {TenantName(n): (0, 0, 99, 0) for n in ("x1", "x2", "y1")}
+    _, shares = shares_of(queues, 12, wanted)
+    assert shares == {"x": 8, "y": 4, "x1": 6, "x2": 2, "y1": 4}
+
+
+def test_inference_of_one_department_goes_before_training_of_another() -> None:
+    """CLASS ORDER across departments: tiers are those of the demand, not of a queue."""
+    queues = (
+        builders.tenant("x", priority=9),
+        builders.tenant("y", order=1),
+        builders.tenant("x1", parent="x", order=2),
+        builders.tenant("y1", parent="y", order=3),
+    )
+    wanted = {TenantName("x1"): (0, 0, 9, 0), TenantName("y1"): (0, 5, 9, 0)}
+    _, shares = shares_of(queues, 8, wanted)
+    assert shares == {"x": 3, "y": 5, "x1": 3, "y1": 5}
+
+
+def test_unused_guarantee_of_a_sibling_stays_in_the_department_first() -> None:
+    """What is promised to the department is not lent while its own tenants want it."""
+    queues = (
+        builders.tenant("x", "8xh100-80gb"),
+        builders.tenant("y", weight=9, order=1),
+        builders.tenant("x1", "6xh100-80gb", parent="x", order=2),
+        builders.tenant("x2", parent="x", order=3),
+    )
+    wanted = {TenantName("x2"): (0, 0, 8, 0), TenantName("y"): (0, 0, 8, 0)}
+    _, shares = shares_of(queues, 8, wanted)
+    assert (shares[TenantName("x2")], shares[TenantName("y")]) == (8, 0)
+
+
+def test_weight_zero_of_a_department_binds_all_below_it() -> None:
+    """No part in the burst pool: neither for the department nor for any tenant of it."""
+    queues = (
+        builders.tenant("x", "2xh100-80gb", weight=0),
+        builders.tenant("x1", parent="x", weight=5, order=1),
+        builders.tenant("y", order=2),
+    )
+    wanted = {TenantName("x1"): (0, 9, 0, 0), TenantName("y"): (0, 0, 0, 1)}
+    _, shares = shares_of(queues, 8, wanted)
+    assert shares == {"x": 2, "x1": 2, "y": 1}
+
+
+def test_shares_fit_what_is_left_of_a_fleet() -> None:
+    """While guarantees are scaled, nobody is granted what is not there."""
+    queues = (
+        builders.tenant("a", "6xh100-80gb"),
+        builders.tenant("b", "2xh100-80gb", order=1),
+    )
+    wanted = {TenantName(n): (0, 0, 9, 0) for n in "ab"}
+    assert shares_of(queues, 4, wanted)[1] == {"a": 3, "b": 1}
+
+
+# -- what a tenant cannot gain by ------------------------------------------------
+
+
+def test_a_second_name_is_worth_nothing_without_a_weight_of_its_own() -> None:
+    """Weights are the owner's to give: with twice the weight, twice the burst.
+
+    That is why splitting is only harmless while the parts divide the old weight.
+    """
+    rival = Claim(0, (12,), weight=2, order=9)
+    one = [Claim(0, (12,), weight=2), rival]
+    halves = [Claim(0, (6,), order=0), Claim(0, (6,), order=1), rival]
+    greedy = [Claim(0, (6,), 2, order=0), Claim(0, (6,), 2, order=1), rival]
+    assert divide(12, one) == (6, 6)
+    assert divide(12, halves) == (3, 3, 6)
+    assert divide(12, greedy) == (4, 4, 4)
+
+
+def test_overstating_a_tier_cannot_even_hurt_the_tiers_above() -> None:
+    """Batch that is not there is granted after everybody's training, and idle."""
+    true = [Claim(2, (0, 0, 6, 0)), Claim(2, (0, 0, 6, 2), order=1)]
+    lying = [Claim(2, (0, 0, 6, 99)), true[1]]
+    assert divide_tiers(10, lying) == divide_tiers(10, true)
+
+
+def test_pretending_to_be_inference_is_not_overstating() -> None:
+    """Division believes the class: it is the cap on inference that makes a lie useless.
+
+    (``cover.demoted``; design, section 6.)
+    """
+    honest = [Claim(0, (0, 0, 8, 0)), Claim(0, (0, 0, 8, 0), order=1)]
+    lying = [Claim(0, (0, 8, 0, 0)), honest[1]]
+    assert divide(8, honest) == (4, 4)
+    assert divide(8, lying) == (8, 0)

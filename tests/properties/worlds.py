@@ -31,7 +31,7 @@ COMMON = {
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much],
 }
 settings.register_profile("fast", max_examples=80, **COMMON)
-settings.register_profile("long", max_examples=1600, **COMMON)
+settings.register_profile("long", max_examples=1100, **COMMON)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "fast")
 TREES = settings(settings.get_profile(PROFILE))
 """How many trees a property is tried on; an unknown profile is an error."""
