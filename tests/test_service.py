@@ -6,6 +6,7 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,10 @@ from scheduler.core import (
     CheckpointRequest,
     Event,
     Evict,
+    Fleet,
+    Form,
     GangId,
+    Group,
     NodeChanged,
     NodeName,
     Pod,
@@ -32,7 +36,7 @@ from scheduler.core import (
 from scheduler.service import Outbox, Service, Solver
 from scheduler.service.solver import pack
 from scheduler.tenancy import Tenancy
-from tests.builders import node, pod, tenant
+from tests.builders import counts, node, pod, tenant
 from tests.serving import FLEET, FakeClock
 
 
@@ -158,24 +162,40 @@ def as_node(name: str, offers: str, ready: bool) -> Event:
     return NodeChanged(node(name, offers, gpus=8, ready=ready))
 
 
-def as_tenants(parts: list[tuple[str, str | None, int]]) -> Tenancy:
-    """A tree of queues (name, parent, GPUs guaranteed); namespaces are their names."""
+ANY = Fleet(
+    groups=(Group(name=Form("any"), members=(Form("a100-80gb"), Form("h100-80gb"))),)
+)
+
+
+def as_tenants(
+    parts: list[tuple[str, str | None, str, int | None]], fleet: Fleet | None
+) -> Tenancy:
+    """A tree of queues (name, parent, guarantee, burst); each has its namespace."""
     queues = tuple(
-        tenant(name, f"{gpus}xh100-80gb" if gpus else "", parent=parent, order=order)
-        for order, (name, parent, gpus) in enumerate(parts)
+        replace(
+            tenant(name, guarantee, parent=parent, order=order),
+            burst_milli=burst,
+            critical=counts(guarantee),
+        )
+        for order, (name, parent, guarantee, burst) in enumerate(parts)
     )
     inner = {queue.parent for queue in queues}
     names = tuple(() if queue.name in inner else (queue.name,) for queue in queues)
-    return Tenancy(queues=queues, namespaces=names)
+    return Tenancy(queues=queues, namespaces=names, fleet=fleet)
 
 
 QUEUES = st.tuples(
     st.sampled_from(["a", "b", "c", "org"]),
     st.sampled_from([None, None, "org"]),
-    st.sampled_from([0, 0, 4, 8, 24]),
+    st.sampled_from(["", "4xh100-80gb", "8xh100-80gb", "24xh100-80gb", "8xany"]),
+    st.sampled_from([None, 0, 1500]),
 )
 EVENTS = st.one_of(
-    st.builds(as_tenants, st.lists(QUEUES, max_size=4)),
+    st.builds(
+        as_tenants,
+        st.lists(QUEUES, max_size=4),
+        st.sampled_from([None, ANY, Fleet()]),
+    ),
     st.builds(as_bound, UIDS, PLACES, PODS),
     st.builds(lambda uid: PodGone(PodUid(uid)), UIDS),
     st.builds(lambda uid: CheckpointDone(PodUid(uid)), UIDS),
