@@ -384,7 +384,7 @@ def test_unused_guarantee_of_a_sibling_stays_in_the_department_first() -> None:
 
 
 def test_weight_zero_of_a_department_binds_all_below_it() -> None:
-    """No part in the burst pool: neither for the department nor for any tenant of it."""
+    """No part in the burst pool: for the department, or any tenant of it."""
     queues = (
         builders.tenant("x", "2xh100-80gb", weight=0),
         builders.tenant("x1", parent="x", weight=5, order=1),
