@@ -20,8 +20,10 @@ from scheduler.core import (
     CheckpointRequest,
     Engine,
     Evict,
+    Fleet,
     Form,
     GangId,
+    Group,
     NodeDown,
     NodeName,
     NodeUp,
@@ -31,7 +33,7 @@ from scheduler.core import (
     PodSubmitted,
     PodUid,
     Policy,
-    Queue,
+    PreemptWithin,
     TenantName,
     TenantsChanged,
     Withdraw,
@@ -41,7 +43,7 @@ from scheduler.core import (
 from scheduler.core.engine.gangs import Gang
 from scheduler.core.engine.gangs import Phase as GangPhase
 from scheduler.core.engine.state import State
-from scheduler.core.fairness import covered_forms
+from scheduler.core.fairness import covered_forms, granted
 from tests import builders
 
 A, B = "h100-80gb", "a100-80gb"
@@ -53,41 +55,55 @@ KINDS = st.sampled_from(["inference-critical", "inference", "training", "batch"]
 FORMS = st.sampled_from([A, B, SLICE])
 
 
+ANY = Group(name=Form("any"), members=(Form(A), Form(B)))
+
+
 def amounts(most: int) -> st.SearchStrategy[str]:
     """Device counts per form, as the builders read them."""
     pairs = st.dictionaries(FORMS, st.integers(0, most), max_size=2)
     return pairs.map(lambda d: " ".join(f"{n}x{f}" for f, n in sorted(d.items())))
 
 
-def tenant_trees() -> st.SearchStrategy[tuple[Queue, ...]]:
-    """Three tenants, flat or two of them below a department."""
+FLEETS = st.builds(
+    Fleet,
+    groups=st.sampled_from([(), (ANY,)]),
+    burst_ceiling=st.sampled_from([(), ((Form(A), 6),)]),
+    half_life_s=st.sampled_from([0.0, 0.0, 300.0]),
+)
+PREEMPT = st.sampled_from([rule.value for rule in PreemptWithin])
 
-    def build(parts: tuple[tuple[str, ...], ...], nested: bool) -> tuple[Queue, ...]:
-        leaves = [
-            builders.tenant(
-                name,
-                guarantee,
-                borrowing=borrowing,
-                lending=lending,
-                limit=limit,
-                parent="dept" if nested and name != "c" else None,
-                order=order,
-            )
-            for order, (name, (guarantee, borrowing, lending, limit)) in enumerate(
-                zip(TENANTS, parts, strict=True)
-            )
-        ]
-        if not nested:
-            return tuple(leaves)
-        owned: dict[str, int] = {}
-        for leaf in leaves[:2]:
-            for form, count in leaf.guarantee:
-                owned[form] = owned.get(form, 0) + count
-        text = " ".join(f"{count}x{form}" for form, count in sorted(owned.items()))
-        return (builders.tenant("dept", text), *leaves)
 
-    part = st.tuples(amounts(6), amounts(4), amounts(4), amounts(9))
-    return st.builds(build, st.tuples(part, part, part), st.booleans())
+@st.composite
+def tenant_trees(draw: st.DrawFn) -> TenantsChanged:
+    """Three tenants, flat or two of them below a department, and what holds for all."""
+    fleet, nested = draw(FLEETS), draw(st.booleans())
+    leaves = []
+    for order, name in enumerate(TENANTS):
+        grouped = draw(st.integers(0, 4)) if fleet.groups else 0
+        leaf = builders.tenant(
+            name,
+            f"{draw(amounts(6))} {grouped}x{ANY.name}",
+            borrowing=draw(amounts(4)),
+            lending=draw(amounts(4)),
+            limit=draw(amounts(9)),
+            parent="dept" if nested and name != "c" else None,
+            weight=draw(st.sampled_from([0, 1, 1, 2])),
+            priority=draw(st.sampled_from([0, 0, 1])),
+            order=order,
+            burst=draw(st.sampled_from([None, None, 0.5])),
+            inference_burst=draw(amounts(3)),
+            critical=draw(amounts(6)),
+            preempt=draw(PREEMPT),
+        )
+        leaves.append(leaf)
+    if not nested:
+        return TenantsChanged(tuple(leaves), fleet)
+    owned: dict[str, int] = {}
+    for leaf in leaves[:2]:
+        for form, count in leaf.guarantee:
+            owned[form] = owned.get(form, 0) + count
+    text = " ".join(f"{count}x{form}" for form, count in sorted(owned.items()))
+    return TenantsChanged((builders.tenant("dept", text), *leaves), fleet)
 
 
 class Histories(RuleBasedStateMachine):
@@ -96,7 +112,7 @@ class Histories(RuleBasedStateMachine):
     pods = Bundle("pods")
 
     @initialize(tree=tenant_trees(), offers=st.tuples(OFFERS, OFFERS, OFFERS))
-    def begin(self, tree: tuple[Queue, ...], offers: tuple[str, str, str]) -> None:
+    def begin(self, tree: TenantsChanged, offers: tuple[str, str, str]) -> None:
         self.engine = Engine(self.policy())
         self.now = 0.0
         self.count = 0
@@ -106,7 +122,7 @@ class Histories(RuleBasedStateMachine):
         self.tree = tree
         for name, offer in zip(NODES, offers, strict=True):
             self.engine.observe(NodeUp(builders.node(name, offer)), self.now)
-        self.engine.observe(TenantsChanged(tree), self.now)
+        self.engine.observe(tree, self.now)
 
     def policy(self) -> Policy:
         return Policy(inline=False, min_runtime_s=100.0)
@@ -222,16 +238,16 @@ class Histories(RuleBasedStateMachine):
         self.cycle()
 
     @rule(tree=tenant_trees())
-    def change_tenants(self, tree: tuple[Queue, ...]) -> None:
-        self.engine.observe(TenantsChanged(tree), self.now)
+    def change_tenants(self, tree: TenantsChanged) -> None:
+        self.engine.observe(tree, self.now)
         self.tree = tree
         self.cycle()
 
     @rule(gone=st.sampled_from(TENANTS))
     def forget_tenant(self, gone: str) -> None:
         """A tenant is deleted while its pods run: nothing is lost."""
-        rest = tuple(q for q in self.tree if q.name != gone)
-        self.engine.observe(TenantsChanged(rest), self.now)
+        rest = tuple(q for q in self.tree.queues if q.name != gone)
+        self.engine.observe(TenantsChanged(rest, self.tree.fleet), self.now)
         self.cycle()
 
     @rule(name=pods)
@@ -289,7 +305,9 @@ def cover_of(state: State, tenant: TenantName) -> dict[GangId, Form]:
     standings = list(state.gangs.seated(tenant))
     eligible = filter(state.is_eligible, state.gangs.waiting_of(tenant))
     standings.extend(g.waiting(state.possible_forms(g)) for g in eligible)
-    return covered_forms(standings, state.tree.guarantees(tenant))
+    tree, pools = state.tree, state.tree.pools
+    seen = granted(standings, tree.critical(tenant), pools)
+    return covered_forms(seen, tree.guarantees(tenant), pools)
 
 
 def placeable(

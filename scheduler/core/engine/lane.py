@@ -60,9 +60,10 @@ class Lane:
         if state.version == self._seen_version and now < self.look_again:
             return
         waiting: set[GangId] = set()
-        while not state.gangs.waiting.keys() <= waiting:
+        again = True
+        while again or not state.gangs.waiting.keys() <= waiting:
             waiting = set(state.gangs.waiting)
-            self._decide(now)  # once more for who has lost a plan to another
+            again = self._decide(now)  # once more for who has lost a plan to another
         self.look_again = self._when_burst_matures(now)
         self._seen_version = state.version
 
@@ -181,10 +182,15 @@ class Lane:
 
     # -- 4: decide ---------------------------------------------------------------
 
-    def _decide(self, now: float) -> None:
-        """Place each gang, or hold room for it; gangs of one shape fail alike."""
+    def _decide(self, now: float) -> bool:
+        """Place each gang, or hold room for it; gangs of one shape fail alike.
+
+        Returns whether to look once more: victims have given back quota that a gang
+        before them in the order may have lacked.
+        """
         self.state.look_anew()
         failed: set[tuple[object, ...]] = set()
+        again = False
         for gang in self.order():
             if self.state.gangs.waiting.get(gang.id) is not gang:
                 continue  # an extra that a decision before it has regrouped
@@ -195,11 +201,13 @@ class Lane:
             if self._place(ask, now):
                 continue
             if self.reclaim(gang, ask, now):
-                failed.clear()  # the victims' quota is free for others now
+                again = again or bool(failed)
+                failed.clear()
             else:
                 failed.add(shape)
                 if ask.covered is not None:
                     self.state.set_aside(gang)
+        return again
 
     def _shape(self, gang: Gang, ask: Ask) -> tuple[object, ...]:
         demands = tuple(demand for _, demand in ask.members)
