@@ -284,7 +284,7 @@ def test_what_a_grandchild_keeps_is_not_lent_to_strangers() -> None:
     assert shares[TenantName("stranger")] == 4
 
 
-# -- what a division remembers -------------------------------------------------
+# -- what a division remembers ------------------------------------------------
 
 
 def test_one_fraction_turns_a_form_into_quanta() -> None:
@@ -340,7 +340,7 @@ def test_a_group_is_claimed_on_the_form_it_is_spent_on() -> None:
     assert sum(division.share(b, WHOLE)) == 0
 
 
-# -- departments ----------------------------------------------------------------
+# -- departments --------------------------------------------------------------
 
 
 def test_departments_share_by_weight_then_their_tenants_do() -> None:
@@ -405,7 +405,7 @@ def test_shares_fit_what_is_left_of_a_fleet() -> None:
     assert shares_of(queues, 4, wanted)[1] == {"a": 3, "b": 1}
 
 
-# -- what a tenant cannot gain by ------------------------------------------------
+# -- what a tenant cannot gain by ---------------------------------------------
 
 
 def test_a_second_name_is_worth_nothing_without_a_weight_of_its_own() -> None:

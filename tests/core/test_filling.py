@@ -90,7 +90,7 @@ def test_fill_leaves_only_what_would_complete_nobody(
         assert mine == want or spare < min(unit, want - mine)
 
 
-# -- many groups at once --------------------------------------------------------------
+# -- many groups at once ------------------------------------------------------
 
 
 @MANY
@@ -112,7 +112,7 @@ def test_groups_do_not_touch_each_other(data: st.DataObject) -> None:
     assert found.tolist() == expected
 
 
-# -- numbers that do not fit ----------------------------------------------------------
+# -- numbers that do not fit --------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_guess_in_floats_decides_nothing() -> None:
     assert sum(found) == sum(wants) - 2
 
 
-# -- what rounding cannot give ---------------------------------------------------------
+# -- what rounding cannot give ------------------------------------------------
 
 
 def test_one_more_unit_may_cost_the_lightest_one() -> None:

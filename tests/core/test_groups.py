@@ -29,7 +29,7 @@ def gang(name: str, form: Form, quanta: int, since: float = 0.0) -> Standing:
     return Standing(GangId(name), training, 0, True, since, form, quanta)
 
 
-# -- what a group is -------------------------------------------------------------
+# -- what a group is ----------------------------------------------------------
 
 
 def test_every_form_lies_in_one_chain_of_groups() -> None:
@@ -122,7 +122,7 @@ def test_disjoint_groups_are_fine() -> None:
     assert pools.chain(A40) == (A40, A100)
 
 
-# -- guarantees --------------------------------------------------------------------
+# -- guarantees ---------------------------------------------------------------
 
 
 def test_guarantees_of_class_and_group_add_up() -> None:
@@ -207,7 +207,7 @@ def test_a_charge_counts_in_every_group_around_it() -> None:
         assert tree.used(name, ANY) == 3 * GPU
 
 
-# -- limits --------------------------------------------------------------------------
+# -- limits -------------------------------------------------------------------
 
 
 def test_a_limit_on_a_group_binds_its_members_together() -> None:
@@ -251,7 +251,7 @@ def test_weight_zero_borrows_no_member_of_a_group() -> None:
     assert tree.room(A, A80) == GPU
 
 
-# -- lending ---------------------------------------------------------------------------
+# -- lending ------------------------------------------------------------------
 
 
 def test_what_is_kept_of_a_group_may_be_had_in_any_member() -> None:

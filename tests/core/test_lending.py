@@ -39,7 +39,7 @@ def rooms(tree: QuotaTree, name: TenantName = A) -> dict[Form, int]:
     return {form: tree.room(name, form) // GPU for form in (H100, A80, A40, T4)}
 
 
-# -- what is left to borrow ---------------------------------------------------------
+# -- what is left to borrow ---------------------------------------------------
 
 
 def test_burst_is_twice_the_guarantee_by_value_in_any_class() -> None:
@@ -150,7 +150,7 @@ def test_a_departments_burst_binds_its_tenants_together() -> None:
     assert tree.room(A, A80) == 4 * GPU  # of what the department is guaranteed
 
 
-# -- the guarantee-less, and the ceiling of the fleet ----------------------------------
+# -- the guarantee-less, and the ceiling of the fleet -------------------------
 
 
 def test_without_guarantee_only_the_fleets_ceiling_binds() -> None:
@@ -198,7 +198,7 @@ def test_a_negative_burst_is_refused(burst: int) -> None:
         bursting("a", burst=burst)
 
 
-# -- by definition ----------------------------------------------------------------
+# -- by definition ------------------------------------------------------------
 
 
 def loans(tree: QuotaTree, name: TenantName, used: Mapping[Form, int]) -> int:

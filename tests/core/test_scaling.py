@@ -42,7 +42,7 @@ def left(tree: QuotaTree, form: Form = H100) -> dict[TenantName, int]:
     return {name: tree.guarantee(name, form) // charge(form) for name in tree.queues}
 
 
-# -- who is cut ---------------------------------------------------------------------
+# -- who is cut ---------------------------------------------------------------
 
 
 def test_lower_priority_is_cut_first() -> None:
@@ -127,7 +127,7 @@ def test_slices_are_cut_in_whole_slices() -> None:
     assert left(tree, SLICE) == {"a": 3, "b": 2}
 
 
-# -- down the tree --------------------------------------------------------------------
+# -- down the tree ------------------------------------------------------------
 
 
 def test_what_a_department_is_left_with_is_divided_among_its_tenants() -> None:
@@ -177,7 +177,7 @@ def test_a_department_that_promised_too_much_is_scaled_alone() -> None:
     assert [s.queue for s in tree.shortages] == ["d"]
 
 
-# -- groups -------------------------------------------------------------------------
+# -- groups -------------------------------------------------------------------
 
 
 FLEET = Fleet(groups=(SMALL, LARGE))
@@ -240,7 +240,7 @@ def test_nothing_is_served_twice(there: dict, wanted: dict, expected: dict) -> N
     assert served(Pools(FLEET), there, wanted) == expected
 
 
-# -- and back ------------------------------------------------------------------------
+# -- and back -----------------------------------------------------------------
 
 
 def test_guarantees_come_back_with_the_nodes() -> None:
@@ -292,7 +292,7 @@ def test_of_an_unknown_fleet_nothing_is_scaled() -> None:
     assert left(tree) == {"a": 0}
 
 
-# -- the rule alone -----------------------------------------------------------------
+# -- the rule alone -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_cut_by_priority_then_pro_rata(
     assert cut(queues, owned, total) == expected
 
 
-# -- what is refused -----------------------------------------------------------------
+# -- what is refused ----------------------------------------------------------
 
 
 def test_a_shortage_names_form_numbers_and_tenants() -> None:

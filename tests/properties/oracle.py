@@ -166,7 +166,7 @@ def most_served(
     return best
 
 
-# -- who holds what -------------------------------------------------------------
+# -- who holds what -----------------------------------------------------------
 
 
 class Books:
@@ -226,7 +226,7 @@ def unpaid(rules: Rules, used: Mapping[Form, int], owned: Mapping[Form, int]) ->
     return sum(used.values()) - paid
 
 
-# -- who may hold what ----------------------------------------------------------
+# -- who may hold what --------------------------------------------------------
 
 
 def spend(budget: int, wants: Sequence[int]) -> list[int]:
@@ -358,7 +358,7 @@ class Division:
         return sorted(found, reverse=True)
 
 
-# -- what is covered --------------------------------------------------------------
+# -- what is covered ----------------------------------------------------------
 
 
 def rank(gang: Standing) -> tuple[int, int, bool, float, str]:

@@ -58,7 +58,7 @@ def rules(fleet: Fleet) -> Rules:
     return Rules((), fleet, {})
 
 
-# -- one guarantee ------------------------------------------------------------------
+# -- one guarantee ------------------------------------------------------------
 
 
 @TREES
@@ -169,7 +169,7 @@ def test_division_and_cover_spend_the_same_guarantee(
         assert max(own, spent[form]) <= there <= max(own, asked[form])
 
 
-# -- tiers ------------------------------------------------------------------------
+# -- tiers --------------------------------------------------------------------
 
 
 @TREES
@@ -211,7 +211,7 @@ def _fitting(fleet: Fleet, found: Sequence[Standing], owned: Owned) -> set[GangI
     return kept
 
 
-# -- in a tree ------------------------------------------------------------------------
+# -- in a tree ----------------------------------------------------------------
 
 
 def court_of(world: World, below: Mapping[TenantName, Sequence[Standing]]) -> Court:

@@ -40,7 +40,7 @@ Wanted = Mapping[TenantName, Sequence[int]]
 HUGE = 1 << 60
 
 
-# -- down a tree ----------------------------------------------------------------
+# -- down a tree --------------------------------------------------------------
 
 
 @TREES
@@ -133,7 +133,7 @@ def test_other_weights_are_as_if_the_tree_had_them(
     assert {q.name: division.share(q.name, H100) for q in queues} == before
 
 
-# -- guarantees of groups ----------------------------------------------------------
+# -- guarantees of groups -----------------------------------------------------
 
 
 @TREES
@@ -173,7 +173,7 @@ def _by_tier(standings: Sequence[Standing], form: Form) -> list[int]:
     return found
 
 
-# -- among siblings -----------------------------------------------------------------
+# -- among siblings -----------------------------------------------------------
 
 
 @TREES

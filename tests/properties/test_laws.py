@@ -35,7 +35,7 @@ TOTALS = st.integers(0, 80)
 GPU = charge(H100)
 
 
-# -- conservation -----------------------------------------------------------------
+# -- conservation -------------------------------------------------------------
 
 
 @TREES
@@ -74,7 +74,7 @@ def test_taking_all_shares_is_respectful(world: World, data: st.DataObject) -> N
         assert tree.available(name, H100) >= 0
 
 
-# -- efficiency -------------------------------------------------------------------
+# -- efficiency ---------------------------------------------------------------
 
 
 @TREES
@@ -95,7 +95,7 @@ def test_pareto(world: World, data: st.DataObject) -> None:
             assert tree.available(name, H100) < unit
 
 
-# -- sharing incentive ------------------------------------------------------------
+# -- sharing incentive --------------------------------------------------------
 
 
 @TREES
@@ -161,7 +161,7 @@ def _burst(
     return above(shares), above(asked), rest
 
 
-# -- envy -------------------------------------------------------------------------
+# -- envy ---------------------------------------------------------------------
 
 
 @TREES
@@ -187,7 +187,7 @@ def test_envy_freeness_up_to_one_unit(total: int, siblings: list[Claim]) -> None
                 assert ours != weight or theirs <= mine + 1
 
 
-# -- monotonicity -----------------------------------------------------------------
+# -- monotonicity -------------------------------------------------------------
 
 
 @TREES
@@ -240,7 +240,7 @@ def test_monotonicity_down_the_tree(
         assert after[name] > before[name] - 2 * len(rules.path(name)) * unit
 
 
-# -- order independence -------------------------------------------------------------
+# -- order independence -------------------------------------------------------
 
 
 @TREES
@@ -274,7 +274,7 @@ def test_order_independence_up_to_the_age_rule(
         assert all(abs(a - b) <= 1 for a, b in pairs)
 
 
-# -- tiers --------------------------------------------------------------------------
+# -- tiers --------------------------------------------------------------------
 
 
 @TREES
@@ -303,7 +303,7 @@ def test_class_order_down_the_tree(world: World, data: st.DataObject) -> None:
                     assert shares[name][tier] == paid[tier] * plain.unit
 
 
-# -- strategy-proofness -------------------------------------------------------------
+# -- strategy-proofness -------------------------------------------------------
 
 
 @TREES

@@ -159,7 +159,7 @@ def _amounts(draw: st.DrawFn, pools: Sequence[Form], most: int) -> dict[Form, in
     return dict(zip(pools, draw(counts), strict=True))
 
 
-# -- what is asked for ---------------------------------------------------------
+# -- what is asked for --------------------------------------------------------
 
 
 @st.composite
@@ -216,7 +216,7 @@ def gangs(
     return found
 
 
-# -- what is answered ----------------------------------------------------------
+# -- what is answered ---------------------------------------------------------
 
 
 def divided(
