@@ -18,7 +18,6 @@ from scheduler.core import (
     Queue,
     QuotaTree,
     TenantName,
-    charge,
     class_of,
     known_classes,
     parse_form,
@@ -262,26 +261,9 @@ def _refused(
         else queue
         for queue in unique
     ]
-    ample = _ample(before.queues.values(), before.fleet) if before else None
-    found = refusals(placed, fleet, _wanted(placed), ample)
+    found = refusals(placed, fleet, None, before)
     if capacity is not None:
         roots = [queue for queue in unique if queue.parent is None]
         above = refusals(roots, fleet, capacity, before)
         found += [fault for fault in above if fault not in found]
     return found
-
-
-def _ample(queues: Iterable[Queue], fleet: Fleet) -> QuotaTree:
-    """Return the tree on a fleet that has what its roots are guaranteed."""
-    tree = QuotaTree(queues, fleet)
-    tree.capacity = _wanted(tree.queues.values())
-    return tree
-
-
-def _wanted(queues: Iterable[Queue]) -> dict[Form, int]:
-    """Quanta that are guaranteed to the roots."""
-    wanted: dict[Form, int] = {}
-    for queue in queues:
-        for form, count in queue.guarantee if queue.parent is None else ():
-            wanted[form] = wanted.get(form, 0) + count * charge(form)
-    return wanted

@@ -121,16 +121,16 @@ def fits_empty(cluster: Cluster, members: Sequence[Member], form: Form) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A gang that would start on one form."""
+    """A gang that would start on any one of some forms."""
 
     gang: GangId
-    form: Form
+    forms: tuple[Form, ...]
     members: tuple[Member, ...]
 
     @property
     def quanta(self) -> int:
-        """What the gang would be charged."""
-        return sum(demand.charge(self.form) for _, demand in self.members)
+        """What the gang would be charged, on its first form."""
+        return sum(demand.charge(self.forms[0]) for _, demand in self.members)
 
 
 def placeable(
@@ -148,7 +148,11 @@ def placeable(
         for uid in sorted(cluster.placed.keys() - set(staying)):
             cluster.remove(uid)
         search.extend((), 0)
-    return frozenset(wishes[i].gang for i in search.best)
+    return frozenset(wishes[i].gang for i, _ in search.best)
+
+
+Chosen = tuple[tuple[int, Form], ...]
+"""Places in the list of wishes, each with the form it would start on."""
 
 
 class _Packing:
@@ -160,25 +164,25 @@ class _Packing:
         self._sizes = [wish.quanta for wish in wishes]
         self._left = [sum(self._sizes[i:]) for i in range(len(wishes) + 1)]
         self._trials = MOST_TRIALS + len(wishes)
-        self.best: tuple[int, ...] = ()
+        self.best: Chosen = ()
         self._most = 0
 
-    def extend(self, chosen: tuple[int, ...], at: int) -> None:
+    def extend(self, chosen: Chosen, at: int) -> None:
         """Try to add the gangs from `at` on; what was chosen fits."""
-        held = sum(self._sizes[i] for i in chosen)
+        held = sum(self._sizes[i] for i, _ in chosen)
         if held > self._most:
             self.best, self._most = chosen, held
         if at == len(self._wishes) or held + self._left[at] <= self._most:
             return
-        if self._trials > 0 and self._fits((*chosen, at)):
-            self.extend((*chosen, at), at + 1)
+        for form in self._wishes[at].forms:
+            if self._trials > 0 and self._fits((*chosen, (at, form))):
+                self.extend((*chosen, (at, form)), at + 1)
         if self._trials > 0:
             self.extend(chosen, at + 1)
 
-    def _fits(self, chosen: Iterable[int]) -> bool:
+    def _fits(self, chosen: Chosen) -> bool:
         self._trials -= 1
-        wishes = [self._wishes[i] for i in chosen]
-        members = [(m, wish.form) for wish in wishes for m in wish.members]
+        members = [(m, form) for i, form in chosen for m in self._wishes[i].members]
         members.sort(key=lambda pair: (-pair[0][1].count, -pair[0][1].fraction))
         with self._cluster.trial():
             for (uid, demand), form in members:

@@ -192,7 +192,7 @@ def dump(engine: Engine) -> dict[str, object]:
         "reclaims": {name: hold.names for name, hold in state.reclaims.items()},
         "excused": dict(state.excused),
         "orphans": state.orphans,
-        "aside": set(state._aside),
+        "aside": {name: set(forms) for name, forms in state._aside.items()},
         "actions": list(state.actions),
         "decisions": state.decisions,
     }

@@ -30,7 +30,7 @@ def wish(name: str, *sizes: int) -> Wish:
         (PodUid(f"{name}-{i}"), pod(f"{name}-{i}", "a", size).demand)
         for i, size in enumerate(sizes)
     )
-    return Wish(GangId(name), WHOLE, members)
+    return Wish(GangId(name), (WHOLE,), members)
 
 
 def put(cluster: Cluster, name: str, column: int, size: int) -> None:

@@ -6,7 +6,8 @@ depends on changes.
 """
 
 from bisect import insort
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 
 from scheduler.core.cluster import Cluster
@@ -67,13 +68,14 @@ class TenantView:
         tree: QuotaTree,
         tenant: TenantName,
         gangs: list[Standing],
-        aside: Collection[GangId],
+        aside: Mapping[GangId, Collection[Form]],
     ) -> None:
         self._tree, self._tenant = tree, tenant
         self._all = granted(gangs, tree.critical(tenant), tree.pools)
         self.standings = self._all
         if aside:
-            self.standings = [s for s in self._all if s.gang not in aside]
+            kept = (_without(s, aside.get(s.gang, ())) for s in self._all)
+            self.standings = [standing for standing in kept if standing is not None]
 
     @cached_property
     def cover(self) -> dict[GangId, Form]:
@@ -134,6 +136,18 @@ class TenantView:
         return standing.form, standing.quanta
 
 
+def _without(standing: Standing, forms: Collection[Form]) -> Standing | None:
+    """Return a waiting gang as it stands without some forms; None without any left."""
+    if standing.running or not forms:
+        return standing
+    options = ((standing.form, standing.quanta), *standing.also)
+    left = [(form, quanta) for form, quanta in options if form not in forms]
+    if not left:
+        return None
+    (form, quanta), *also = left
+    return replace(standing, form=form, quanta=quanta, also=tuple(also))
+
+
 class Known:
     """Everything the engine remembers; ``state.State`` changes it."""
 
@@ -150,7 +164,7 @@ class Known:
         self.excused: dict[tuple[TenantName, Form], int] = {}
         self.orphans: frozenset[TenantName] = frozenset()
         self._forms: list[Form] = []
-        self._aside: set[GangId] = set()
+        self._aside: dict[GangId, set[Form]] = {}
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
         self._placeable: tuple[int, frozenset[GangId]] | None = None
@@ -171,12 +185,13 @@ class Known:
                 self._spending.pop(queue, None)
                 self._burst.pop(queue, None)
 
-    def set_aside(self, gang: Gang) -> None:
+    def set_aside(self, gang: Gang, form: Form) -> None:
         """Take a covered gang that no exchange can place out of the cover for now.
 
-        It is not *placeable*: it must not strip others of protection while it waits.
+        It is not *placeable* on that form: it must not strip others of protection there
+        while it waits. Its guarantee may still pay for another form that it accepts.
         """
-        self._aside.add(gang.id)
+        self._aside.setdefault(gang.id, set()).add(form)
         self.touch(gang.tenant)
 
     def look_anew(self) -> None:
@@ -369,12 +384,19 @@ class Known:
                     if gang.phase in (Phase.ADMITTED, Phase.RUNNING):
                         staying.update(gang.pods)
                     else:
-                        wish = Wish(gang.id, form, gang.members)
+                        wish = Wish(gang.id, self._payable(gang, form), gang.members)
                         wishes.append((standing.rank, wish))
             wishes.sort(key=lambda pair: pair[0])
             found = placeable(self.cluster, staying, [wish for _, wish in wishes])
             self._placeable = (self.version, found)
         return self._placeable[1]
+
+    def _payable(self, gang: Gang, form: Form) -> tuple[Form, ...]:
+        """Forms on which the guarantee that pays for `form` would pay as well."""
+        owned, chain = self.tree.guarantees(gang.tenant), self.tree.pools.chain
+        payers = {pool for pool in chain(form) if owned.get(pool)}
+        others = (f for f in self.possible_forms(gang) if f != form)
+        return (form, *(other for other in others if payers <= set(chain(other))))
 
     def is_promised(self, gang: Gang) -> bool:
         """Whether the guarantee covers a gang, placeable or not."""

@@ -194,20 +194,30 @@ class Lane:
         for gang in self.order():
             if self.state.gangs.waiting.get(gang.id) is not gang:
                 continue  # an extra that a decision before it has regrouped
-            ask = self.ask(gang)
-            shape = self._shape(gang, ask)
-            if shape in failed:
-                continue
-            if self._place(ask, now):
-                continue
-            if self.reclaim(gang, ask, now):
+            if self._serve(gang, failed, now):
                 again = again or bool(failed)
                 failed.clear()
-            else:
-                failed.add(shape)
-                if ask.covered is not None:
-                    self.state.set_aside(gang)
         return again
+
+    def _serve(self, gang: Gang, failed: set[tuple[object, ...]], now: float) -> bool:
+        """Place one gang or hold room for it, whichever form its guarantee pays for.
+
+        Returns whether victims were asked to leave. What failed is noted.
+        """
+        ask = self.ask(gang)
+        while True:
+            shape = self._shape(gang, ask)
+            if shape in failed or self._place(ask, now):
+                return False
+            if self.reclaim(gang, ask, now):
+                return True
+            failed.add(shape)
+            if ask.covered is None:
+                return False
+            self.state.set_aside(gang, ask.covered)
+            ask = self.ask(gang)
+            if ask.covered is None:
+                return False  # as burst it waits for its turn
 
     def _shape(self, gang: Gang, ask: Ask) -> tuple[object, ...]:
         demands = tuple(demand for _, demand in ask.members)

@@ -5,8 +5,9 @@ were lost, a parent was cut) may be mended step by step.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from scheduler.core.gpu import Form
+from scheduler.core.gpu import Form, charge, known_classes
 from scheduler.core.quota.queue import Fleet, Queue
 from scheduler.core.quota.scaling import Shortage
 from scheduler.core.quota.tree import QuotaTree
@@ -35,12 +36,21 @@ def refusals(
         tree.capacity = capacity
     known = before.queues if before is not None else {}
     changed = [queue for queue in queues if known.get(queue.name) != queue]
-    found = [fault for queue in changed for fault in _own_faults(queue, tree)]
-    found.extend(map(str, _worsened(tree.shortages, before)))
+    found = list(_group_faults(fleet, capacity or {}))
+    found.extend(fault for queue in changed for fault in _own_faults(queue))
+    worse = (_as_written(s, tree) for s in _worsened(tree.shortages, before))
+    found.extend(str(shortage) for shortage in worse if shortage.missing > 0)
     return found
 
 
-def _own_faults(queue: Queue, tree: QuotaTree) -> Iterator[str]:
+def _group_faults(fleet: Fleet, capacity: Mapping[Form, int]) -> Iterator[str]:
+    taken = {*capacity, *known_classes()}
+    for group in fleet.groups:
+        if group.name in taken:
+            yield f"group {group.name!r} is named like a GPU class"
+
+
+def _own_faults(queue: Queue) -> Iterator[str]:
     limits = dict(queue.limit)
     for form, count in queue.guarantee:
         if count > limits.get(form, count):
@@ -50,10 +60,17 @@ def _own_faults(queue: Queue, tree: QuotaTree) -> Iterator[str]:
             )
     if not queue.weight and not any(count for _, count in queue.guarantee):
         yield f"weight 0 without a guarantee: {queue.name} could never hold anything"
-    for kind in ("guarantee", "borrowing_limit", "lending_limit", "limit"):
-        for form, _ in getattr(queue, kind):
-            if form in tree.pools.members and "/" in form:
-                yield f"{kind} of {form}: not a group ({queue.name})"
+
+
+def _as_written(shortage: Shortage, tree: QuotaTree) -> Shortage:
+    """Judge children by what their parent wrote: its own limit is a fault of its own."""
+    if shortage.queue is None:
+        return shortage
+    written = dict(tree.queues[shortage.queue].guarantee).get(shortage.form, 0)
+    lost = written * charge(shortage.form) - tree.promised(shortage.queue).get(
+        shortage.form, 0
+    )
+    return replace(shortage, available=shortage.available + lost)
 
 
 def _worsened(

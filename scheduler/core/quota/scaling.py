@@ -94,37 +94,41 @@ def cut(queues: Sequence[Queue], owned: Sequence[int], total: int) -> list[int]:
 
 
 def scale(
-    pools: Pools, children: Children, promised: Promises, capacity: Amounts
+    pools: Pools, children: Children, promised: Promises, capacity: Amounts | None
 ) -> tuple[dict[TenantName, Amounts], list[Shortage]]:
-    """Return the guarantees that can be kept, and where they fall short of the promise.
+    """Return the guarantees that can be kept, and where the promises exceed each other.
 
-    Queues that get all they were promised keep their very mapping. Where a parent is
-    short itself, that its children are is no news.
+    Queues that get all they were promised keep their very mapping. Children are short
+    when they are promised more than their parent was; that the parent is short itself
+    is told of the parent alone. Without a known capacity the roots get all.
     """
     kept = dict(promised)
     shortages: list[Shortage] = []
 
-    def descend(parent: TenantName | None, supply: Amounts) -> None:
+    def descend(
+        parent: TenantName | None, promise: Amounts | None, supply: Amounts | None
+    ) -> None:
         queues = children(parent)
         wanted: dict[Form, int] = {}
         for queue in queues:
             for form, amount in promised[queue.name].items():
                 wanted[form] = wanted.get(form, 0) + amount
-        had = served(pools, supply, wanted)
+        had = wanted if supply is None else served(pools, supply, wanted)
+        due = had if promise is supply else served(pools, promise or {}, wanted)
         for form in sorted(wanted):
-            if had[form] < wanted[form]:
-                owned = [promised[queue.name].get(form, 0) for queue in queues]
+            owned = [promised[queue.name].get(form, 0) for queue in queues]
+            if due[form] < wanted[form]:
                 parts = zip(queues, owned, strict=True)
                 named = tuple((q.name, n) for q, n in parts if n)
-                if parent is None or kept[parent] is promised[parent]:
-                    shortages.append(Shortage(parent, form, named, had[form]))
+                shortages.append(Shortage(parent, form, named, due[form]))
+            if had[form] < wanted[form]:
                 unit = charge(form)
                 rest = cut(queues, [n // unit for n in owned], had[form] // unit)
                 for queue, count in zip(queues, rest, strict=True):
                     if form in promised[queue.name]:
                         kept[queue.name] = {**kept[queue.name], form: count * unit}
         for queue in queues:
-            descend(queue.name, kept[queue.name])
+            descend(queue.name, promised[queue.name], kept[queue.name])
 
-    descend(None, capacity)
+    descend(None, capacity, capacity)
     return kept, shortages

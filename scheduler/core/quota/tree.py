@@ -80,7 +80,7 @@ class QuotaTree:
         self._owned: Mapping[TenantName, Amounts] = self._promised
         self._shortages: tuple[Shortage, ...] = ()
         self._keeping: Keeping | None = None
-        self._capacity: dict[Form, int] | None = None  # unknown: nothing is scaled
+        self._capacity: dict[Form, int] | None = None  # unknown: roots get all
         self._settled = False
         self._twin: QuotaTree | None = None
         self._potentials: dict[tuple[TenantName, Form], int] = {}
@@ -164,12 +164,9 @@ class QuotaTree:
         if self._settled:
             return
         self._settled = True
-        owned: Mapping[TenantName, Amounts] = self._promised
-        shortages: list[Shortage] = []
-        if self._capacity is not None:
-            owned, shortages = scale(
-                self.pools, self._queues_below, self._promised, self._capacity
-            )
+        owned, shortages = scale(
+            self.pools, self._queues_below, self._promised, self._capacity
+        )
         self._shortages = tuple(shortages)
         if self._keeps and (owned != self._owned or self._keeping is None):
             self._owned = owned
