@@ -63,7 +63,7 @@ def _own_faults(queue: Queue) -> Iterator[str]:
 
 
 def _as_written(shortage: Shortage, tree: QuotaTree) -> Shortage:
-    """Judge children by what their parent wrote: its own limit is a fault of its own."""
+    """Judge children by what their parent wrote; its limit is a fault of its own."""
     if shortage.queue is None:
         return shortage
     written = dict(tree.queues[shortage.queue].guarantee).get(shortage.form, 0)
