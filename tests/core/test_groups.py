@@ -295,3 +295,10 @@ def test_an_amount_of_a_group_is_refused_where_there_is_no_such_group() -> None:
     assert refusals(queues, FLEET, {A80: 8 * GPU}) == [
         "guarantees of any-a1000: 2 > 0 available (a)"
     ]
+
+
+def test_a_limit_on_a_group_binds_the_guarantees_inside() -> None:
+    """LIMIT before GUARANTEE: a promise that its own queue may not use is none."""
+    tree = tree_of(builders.tenant("a", "4xa100-80gb", limit="3xany-a100"))
+    assert tree.promised(A) == {A80: 3 * GPU}
+    assert tree.room(A, A80) == 3 * GPU

@@ -76,8 +76,13 @@ class Rules:
         counts = getattr(self.queues[name], field)
         return {pool: count * charge(pool) for pool, count in counts}
 
-    def promised(self, name: TenantName, pool: Form) -> int:
-        return self.written(name, "guarantee").get(pool, 0)
+    def promised(self, name: TenantName) -> dict[Form, int]:
+        """The guarantees, each within the queue's own limits."""
+        limits = self.written(name, "limit")
+        return {
+            pool: min([n, *(limits[p] for p in self.chain(pool) if p in limits)])
+            for pool, n in self.written(name, "guarantee").items()
+        }
 
     def guarantee(self, name: TenantName, pool: Form) -> int:
         return self.owned[name].get(pool, 0)
@@ -97,7 +102,7 @@ class Rules:
             return top
         owned = sum(
             amount
-            for other, amount in self.written(name, "guarantee").items()
+            for other, amount in self.promised(name).items()
             if other in self.chain(pool) or pool in self.chain(other)
         )
         return min(top, owned + loan)
@@ -106,7 +111,7 @@ class Rules:
 
     def _scaled(self) -> dict[TenantName, dict[Form, int]]:
         """By tenant priority, then pro rata, largest remainder, then the older."""
-        owned = {name: self.written(name, "guarantee") for name in self.queues}
+        owned = {name: self.promised(name) for name in self.queues}
 
         def descend(parent: TenantName | None, supply: Mapping[Form, int]) -> None:
             names = self.children(parent)
