@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.core.fairness import Standing, covered, covered_forms, demoted
+from scheduler.core.fairness import (
+    Spending,
+    Standing,
+    covered,
+    covered_forms,
+    demoted,
+    entitlements,
+    granted,
+)
 from scheduler.core.gpu import Form, parse_form
+from scheduler.core.quota import Fleet, Group, Pools
 from scheduler.core.workload import GangId, WorkloadClass
 from tests.strategies import MANY, OTHER, SLICE, SOME, WHOLE, standings
 
@@ -186,6 +195,42 @@ def test_starting_a_gang_changes_nobody_elses_cover(
     assert chosen.gang in after
 
 
+# -- spending ---------------------------------------------------------------
+
+
+def test_a_gang_that_leaves_asks_whether_it_would_be_covered() -> None:
+    """What ranks before it is paid first; what ranks behind it does not count."""
+    rest = [gang("old", 2), gang("young", 2, since=2.0)]
+    spending = Spending(rest, {WHOLE: 4})
+    assert spending.taken == {"old": WHOLE, "young": WHOLE}
+    assert spending.would_pay(gang("between", 2, since=1.0))
+    assert not spending.would_pay(gang("between", 3, since=1.0))
+    assert not spending.would_pay(gang("last", 1, since=3.0))
+    assert spending.would_pay(gang("first", 4, kind=INFERENCE))
+
+
+def test_entitlements_claim_what_is_owned_even_unasked() -> None:
+    """Division lends idle guarantees itself: it must know all of them."""
+    assert entitlements([], {WHOLE: 4, SLICE: 2}, Pools(Fleet())) == {
+        WHOLE: 4,
+        SLICE: 2,
+    }
+
+
+def test_an_idle_group_claims_nothing() -> None:
+    """Nobody knows on which class it would be asked for."""
+    fleet = Fleet(groups=(Group(name=Form("any"), members=(WHOLE, OTHER)),))
+    assert entitlements([], {Form("any"): 4}, Pools(fleet)) == {}
+
+
+def test_a_group_is_claimed_in_part_for_what_it_does_not_cover() -> None:
+    """Step 1 grants min(guarantee, demand): a straddling gang asks for its part."""
+    fleet = Fleet(groups=(Group(name=Form("any"), members=(WHOLE, OTHER)),))
+    large = gang("large", 6)
+    owned = {Form("any"): 4, WHOLE: 1}
+    assert entitlements([large], owned, Pools(fleet)) == {WHOLE: 5}
+
+
 # -- tiers --------------------------------------------------------------------
 
 
@@ -229,3 +274,78 @@ def test_ranks_are_strictly_ordered() -> None:
     gangs = [gang(f"g{n}", 1, since=float(n % 2)) for n in range(4)]
     ranks = sorted(standing.rank for standing in gangs)
     assert all(a < b for a, b in pairwise(ranks))
+
+
+def test_critical_beyond_the_grant_is_inference() -> None:
+    """CLASS ORDER: the highest class is given by the owner, never taken."""
+    gangs = [
+        gang("new", 2, kind=CRITICAL, since=2.0),
+        gang("old", 2, kind=CRITICAL, since=1.0),
+        gang("plain", 2, kind=INFERENCE),
+        gang("train", 2),
+    ]
+    kinds = {s.gang: s.workload_class for s in granted(gangs, {WHOLE: 3})}
+    assert kinds == {
+        "new": INFERENCE,
+        "old": CRITICAL,
+        "plain": INFERENCE,
+        "train": TRAINING,
+    }
+
+
+def test_without_a_grant_nothing_is_critical() -> None:
+    """No grant is the default; and who asks for none is left as it was."""
+    urgent, plain = gang("i", 1, kind=CRITICAL), gang("t", 1)
+    assert granted([urgent, plain], {}) == [
+        replace(urgent, workload_class=INFERENCE),
+        plain,
+    ]
+    assert granted([plain], {}) == [plain]
+
+
+def test_a_grant_names_a_form() -> None:
+    """Critical on one class is not critical on another."""
+    urgent = replace(gang("i", 1, kind=CRITICAL), form=OTHER)
+    (kept,) = granted([urgent], {OTHER: 1})
+    (lost,) = granted([urgent], {WHOLE: 9})
+    assert (kept.workload_class, lost.workload_class) == (CRITICAL, INFERENCE)
+
+
+def test_a_grant_of_a_group_is_spent_on_any_member() -> None:
+    """Two of any: the older two, on whichever class they are."""
+    fleet = Fleet(groups=(Group(name=Form("any"), members=(WHOLE, OTHER)),))
+    gangs = [
+        gang("a", 1, kind=CRITICAL),
+        replace(gang("b", 1, kind=CRITICAL, since=1.0), form=OTHER),
+        gang("c", 1, kind=CRITICAL, since=2.0),
+    ]
+    found = granted(gangs, {Form("any"): 2}, Pools(fleet))
+    assert [s.workload_class for s in found] == [CRITICAL, CRITICAL, INFERENCE]
+
+
+def test_what_is_not_critical_is_covered_as_inference() -> None:
+    """A lie about the class must not reorder the cover either."""
+    liar = gang("liar", 2, kind=CRITICAL, since=1.0)
+    honest = gang("honest", 2, kind=INFERENCE)
+    assert covered([liar, honest], {WHOLE: 2}) == {"liar"}
+    assert covered(granted([liar, honest], {}), {WHOLE: 2}) == {"honest"}
+
+
+def test_a_cap_of_a_group_holds_over_its_members() -> None:
+    """Inference on either class spends the one cap; a class of its own adds to it."""
+    fleet = Fleet(groups=(Group(name=Form("any"), members=(WHOLE, OTHER)),))
+    gangs = [
+        gang("a", 2, kind=INFERENCE),
+        replace(gang("b", 2, kind=INFERENCE, since=1.0), form=OTHER),
+        gang("c", 2, kind=INFERENCE, since=2.0),
+    ]
+    caps = {Form("any"): 3}
+    assert demoted(gangs, caps, Pools(fleet)) == {"b", "c"}
+    assert demoted(gangs, caps | {OTHER: 1}, Pools(fleet)) == {"c"}
+    assert demoted(gangs, caps | {OTHER: 2, WHOLE: 1}, Pools(fleet)) == set()
+
+
+def test_critical_work_spends_the_cap_on_inference_first() -> None:
+    """Both inference classes are one tier: the more urgent stays in it."""
+    gangs = [gang("plain", 2, kind=INFERENCE), gang("urgent", 2, kind=CRITICAL)]
+    assert demoted(gangs, {WHOLE: 2}) == {"plain"}
