@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scheduler.core.fairness import TIERS, Division, Standing
 from scheduler.core.gpu import Form, charge, parse_form
-from scheduler.core.quota import Fleet, Group, Queue, QuotaTree
+from scheduler.core.quota import Fleet, Group, Pools, Queue, QuotaTree
 from scheduler.core.workload import GangId, TenantName, WorkloadClass
 from tests.properties.oracle import Rules
 
@@ -30,7 +30,7 @@ COMMON = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much],
 }
-settings.register_profile("fast", max_examples=80, **COMMON)
+settings.register_profile("fast", max_examples=60, **COMMON)
 settings.register_profile("long", max_examples=1100, **COMMON)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "fast")
 TREES = settings(settings.get_profile(PROFILE))
@@ -125,15 +125,13 @@ def worlds(
         )
         for i, parent in enumerate(parents)
     )
-    roots = [i for i, parent in enumerate(parents) if parent is None]
-    extra = draw(_amounts(forms, 3 * most))
-    groups = pools[len(forms) :]
-    there = {
-        form: extra[form]
-        + (sum(owned[i][form] for i in roots) if nested else 0)
-        + (sum(owned[i][g] for i in roots for g in groups) if nested else 0)
-        for form in forms
-    }
+    there = draw(_amounts(forms, 3 * most))
+    if nested:  # a group is had in one member, no two of them in plenty
+        insides = Pools(fleet)
+        for i in (i for i, parent in enumerate(parents) if parent is None):
+            for pool, count in owned[i].items():
+                members = [f for f in forms if f in insides.inside(pool)]
+                there[draw(st.sampled_from(members))] += count
     world = World(queues, fleet, tuple(there.items()))
     DRAWN.append(hash(world))
     return world
