@@ -191,6 +191,30 @@ def test_an_update_that_changes_no_amount_is_never_refused_for_a_shortage(
 
 
 @TREES
+@given(worlds(forms=KINDS, fleets=FLEETS), st.data())
+def test_whoever_gives_way_is_never_refused(world: World, data: st.DataObject) -> None:
+    """A tree that is short is mended step by step, from whichever end.
+
+    A tenant's guarantee is lowered, of any pool, while anything else stays short.
+    """
+    name = data.draw(st.sampled_from(world.leaves()))
+    queues = tuple(
+        replace(
+            queue,
+            guarantee=tuple(
+                (pool, data.draw(st.integers(0, n))) for pool, n in queue.guarantee
+            ),
+            weight=queue.weight or 1,
+        )
+        if queue.name == name
+        else queue
+        for queue in world.queues
+    )
+    found = refusals(queues, world.fleet, world.capacity, world.tree())
+    assert [text for text in found if "available" in text or "guaranteed" in text] == []
+
+
+@TREES
 @given(worlds(forms=(H100,), fits=True), st.data())
 def test_a_new_shortage_is_refused_with_its_numbers(
     world: World, data: st.DataObject
