@@ -31,7 +31,9 @@ COMMON = {
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much],
 }
 settings.register_profile("fast", max_examples=60, **COMMON)
-settings.register_profile("long", max_examples=1100, **COMMON)
+settings.register_profile(  # other trees every night, also where chance is fixed
+    "long", max_examples=1100, derandomize=False, print_blob=True, **COMMON
+)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "fast")
 TREES = settings(settings.get_profile(PROFILE))
 """How many trees a property is tried on; an unknown profile is an error."""
