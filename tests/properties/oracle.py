@@ -373,13 +373,13 @@ def rank(gang: Standing) -> tuple[int, int, bool, float, str]:
 
 
 def walk(gangs: Sequence[Standing]) -> list[Standing]:
-    """By rank; what extends a gang comes right after it at the earliest."""
+    """By rank; what extends a gang comes after it at the earliest, by rank as well."""
     ranks = {gang.gang: rank(gang) for gang in gangs}
 
-    def place(gang: Standing) -> tuple[tuple[int, int, bool, float, str], bool]:
-        core = ranks.get(gang.core) if gang.core is not None else None
+    def place(gang: Standing) -> tuple[object, ...]:
         mine = rank(gang)
-        return (max(mine, core) if core else mine, gang.core is not None)
+        core = mine if gang.core is None else ranks.get(gang.core, mine)
+        return (max(mine, core), gang.core is not None, mine)
 
     return sorted(gangs, key=place)
 

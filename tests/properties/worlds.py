@@ -32,7 +32,7 @@ COMMON = {
 }
 settings.register_profile("fast", max_examples=60, **COMMON)
 settings.register_profile(  # other trees every night, also where chance is fixed
-    "long", max_examples=1100, derandomize=False, print_blob=True, **COMMON
+    "long", max_examples=900, derandomize=False, print_blob=True, **COMMON
 )
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "fast")
 TREES = settings(settings.get_profile(PROFILE))
