@@ -100,11 +100,17 @@ def test_available_is_the_largest_respectful_charge(
 
 
 @TREES
-@given(worlds(forms=KINDS[:2], fleets=FLEETS[:3], ceilings=False, fits=True), st.data())
+@given(
+    worlds(
+        forms=KINDS[:2], fleets=FLEETS[:3], ceilings=False, fits=True, least_weight=1
+    ),
+    st.data(),
+)
 def test_what_is_kept_can_always_be_used(world: World, data: st.DataObject) -> None:
     """GUARANTEE: whatever others were given, a queue's idle own is there for it.
 
-    It is had in some form of the pool, at once, without anybody's eviction.
+    It is had in some form of the pool, at once, without anybody's eviction, while no
+    ceiling on a single form stands in the way (nor weight 0, which is one).
     """
     tree, tenants = world.tree(), world.leaves()
     one = st.tuples(st.sampled_from(tenants), st.sampled_from(KINDS[:2]))
