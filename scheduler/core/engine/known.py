@@ -6,9 +6,10 @@ depends on changes.
 """
 
 from bisect import insort
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import takewhile
 
 from scheduler.core.cluster import Cluster
 from scheduler.core.engine.gangs import Gang, Gangs, Phase
@@ -34,6 +35,8 @@ from scheduler.core.workload import (
     TenantName,
     WorkloadClass,
 )
+
+_INFERENCE = WorkloadClass.INFERENCE
 
 
 class Reclaim:
@@ -93,15 +96,18 @@ class TenantView:
     @cached_property
     def kinds(self) -> dict[GangId, WorkloadClass]:
         """Classes that others see of urgent gangs: critical as far as it is granted."""
-        urgent = (s for s in self._all if s.workload_class.is_inference)
-        return {s.gang: s.workload_class for s in urgent}
+        return {s.gang: s.workload_class for s in self._urgent()}
 
     @cached_property
     def tiers(self) -> dict[GangId, WorkloadClass]:
         """Tiers of urgent gangs: training beyond the tenant's cap on inference."""
         caps = self._tree.inference_caps(self._tenant)
-        beyond = demoted(self._all, caps, self._tree.pools)
+        beyond = demoted(list(self._urgent()), caps, self._tree.pools)
         return self.kinds | dict.fromkeys(beyond, WorkloadClass.TRAINING)
+
+    def _urgent(self) -> Iterator[Standing]:
+        """Gangs that are inference: by rank they come first."""
+        return takewhile(lambda s: s.workload_class <= _INFERENCE, self._all)
 
     def tier(self, gang: GangId, kind: WorkloadClass) -> WorkloadClass:
         """Return the tier in which the gang's demand is divided."""
@@ -119,10 +125,15 @@ class TenantView:
 
     def _by_tier(self, standings: Iterable[Standing]) -> dict[Form, list[int]]:
         found: dict[Form, list[int]] = {}
+        tiers = self.tiers
         for standing in standings:
-            form, quanta = self.wish(standing)
-            row = found.setdefault(form, [0] * TIERS)
-            row[self.tier(standing.gang, standing.workload_class)] += quanta
+            form, quanta = standing.form, standing.quanta
+            if standing.also:
+                form, quanta = self.wish(standing)
+            if form not in found:
+                found[form] = [0] * TIERS
+            tier = tiers.get(standing.gang, standing.workload_class)
+            found[form][tier] += quanta
         return found
 
     def wish(self, standing: Standing) -> tuple[Form, int]:

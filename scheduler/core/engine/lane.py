@@ -107,14 +107,23 @@ class Lane:
     def _has_covered_victim(self, reclaim: Reclaim) -> bool:
         """Whether a victim of another tenant would be covered by now (PROTECTED).
 
-        Its tenant's other work may have ended during the notice.
+        Its tenant's other work may have ended during the notice. One that leaves for
+        its own tenant's more urgent work leaves anyway.
         """
         taker = self.state.gangs.by_id[reclaim.beneficiary]
         return any(
             not victim.is_evicted
             and victim.tenant != taker.tenant
+            and not self._leaves_for_its_own(victim)
             and self.state.would_cover(victim, taker.tenant)
             for victim in reclaim.present
+        )
+
+    def _leaves_for_its_own(self, victim: Gang) -> bool:
+        state = self.state
+        return any(
+            state.gangs.by_id[name].tenant == victim.tenant and victim in hold.victims
+            for name, hold in state.reclaims.items()
         )
 
     def _in_phase(self, phase: Phase) -> list[Gang]:
@@ -277,7 +286,7 @@ class Lane:
                 assert not wrong, "; ".join(wrong)
                 state.hold(gang, exchange, form, now)
                 self._move_reclaim(gang.id, now)
-                return True
+                return gang.phase is not Phase.WAITING
         return False
 
     def _candidates(self, gang: Gang, taker: Taker, court: Court) -> Iterator[Gang]:
