@@ -93,6 +93,11 @@ class TenantView:
         cover = covered_forms(self._all, guarantees, self._tree.pools)
         return [(s, cover[s.gang]) for s in self._all if s.gang in cover]
 
+    def seen(self, standing: Standing) -> Standing:
+        """Return one more gang as others would see it: critical if that is granted."""
+        grant = self._tree.critical(self._tenant)
+        return granted([*self._all, standing], grant, self._tree.pools)[-1]
+
     @cached_property
     def kinds(self) -> dict[GangId, WorkloadClass]:
         """Classes that others see of urgent gangs: critical as far as it is granted."""
@@ -305,7 +310,7 @@ class Known:
             below, owned = self.standings_below(at), self.tree.guarantees(at)
             found = Spending(below, owned, self.tree.pools)
             self._spending[at] = found
-        return found.would_pay(leaving.seated())
+        return found.would_pay(self.view(leaving.tenant).seen(leaving.seated()))
 
     def burst(self, tenant: TenantName, at: TenantName) -> tuple[Gang, ...]:
         """Return the tenant's running gangs that the guarantee of `at` does not cover.
