@@ -30,8 +30,11 @@ _FRAGMENTATION: NDArray[np.int64] = sum(
 
 Member = tuple[PodUid, Demand]
 
-MOST_TRIALS = 400
-"""How many sets of gangs `placeable` tries before it takes the best one found."""
+EXACT_GANGS = 12
+"""Up to so many gangs `placeable` compares all sets, at most."""
+
+MOST_PLACED = 10_000
+"""How many pods it places, in one comparison, before it takes the best set found."""
 
 
 def costs(cluster: Cluster, demand: Demand, form: Form, columns: Ints) -> Ints:
@@ -139,16 +142,19 @@ def placeable(
     """Return the largest set of gangs that fit together once all but `staying` left.
 
     Largest by quanta, of equals the one with gangs listed earlier. Whole gangs, where
-    `staying` pods keep their nodes. All members of a set are placed largest first, best
-    fit: exact where sizes divide one another (1, 2, 4, 8). With many gangs that do not
-    fit together, the best of `MOST_TRIALS` sets, tried in listed order.
+    `staying` pods keep their nodes.
+
+    All wishes together are tried first, then every set of them, the pods of a set
+    largest first, best fit: exact for up to `EXACT_GANGS` gangs whose sizes divide one
+    another (1, 2, 4, 8). With more gangs, or once `MOST_PLACED` pods were placed in
+    vain, it is the larger of two sets that no further gang fits into: gangs added in
+    listed order, and small ones first. Such a set may be smaller than the largest.
     """
-    search = _Packing(cluster, wishes)
     with cluster.trial():
         for uid in sorted(cluster.placed.keys() - set(staying)):
             cluster.remove(uid)
-        search.extend((), 0)
-    return frozenset(wishes[i].gang for i, _ in search.best)
+        chosen = _Packing(cluster, wishes).best()
+    return frozenset(wishes[i].gang for i in chosen)
 
 
 Chosen = tuple[tuple[int, Form], ...]
@@ -156,41 +162,77 @@ Chosen = tuple[tuple[int, Form], ...]
 
 
 class _Packing:
-    """Branch and bound over the gangs in listed order: with it first, then without."""
+    """The search for a set of gangs; the cluster is as it was after each question."""
 
     def __init__(self, cluster: Cluster, wishes: Sequence[Wish]) -> None:
         self._cluster = cluster
         self._wishes = wishes
         self._sizes = [wish.quanta for wish in wishes]
-        self._left = [sum(self._sizes[i:]) for i in range(len(wishes) + 1)]
-        self._trials = MOST_TRIALS + len(wishes)
-        self.best: Chosen = ()
+        self._left = [sum(self._sizes)]
+        for size in self._sizes:
+            self._left.append(self._left[-1] - size)
+        self._budget = MOST_PLACED
+        self._found: Chosen = ()
         self._most = 0
 
-    def extend(self, chosen: Chosen, at: int) -> None:
-        """Try to add the gangs from `at` on; what was chosen fits."""
+    def best(self) -> list[int]:
+        """Places in the list of the gangs that fit together."""
+        everyone = range(len(self._wishes))
+        if self._fits(tuple((i, self._wishes[i].forms[0]) for i in everyone)):
+            return list(everyone)
+        sets: list[list[int]] = []
+        if len(everyone) <= EXACT_GANGS:
+            self._budget = MOST_PLACED
+            self._extend((), 0)
+            sets.append([i for i, _ in self._found])
+            if self._budget > 0:
+                return sets[0]
+        sets.append(self._greedy(everyone))
+        sets.append(self._greedy(sorted(everyone, key=self._sizes.__getitem__)))
+        return max(sets, key=lambda chosen: sum(self._sizes[i] for i in chosen))
+
+    def _extend(self, chosen: Chosen, at: int) -> None:
+        """Branch and bound: with the gang at `at` first, then without it."""
         held = sum(self._sizes[i] for i, _ in chosen)
         if held > self._most:
-            self.best, self._most = chosen, held
+            self._found, self._most = chosen, held
         if at == len(self._wishes) or held + self._left[at] <= self._most:
             return
         for form in self._wishes[at].forms:
-            if self._trials > 0 and self._fits((*chosen, (at, form))):
-                self.extend((*chosen, (at, form)), at + 1)
-        if self._trials > 0:
-            self.extend(chosen, at + 1)
+            if self._budget > 0 and self._fits((*chosen, (at, form))):
+                self._extend((*chosen, (at, form)), at + 1)
+        if self._budget > 0:
+            self._extend(chosen, at + 1)
 
     def _fits(self, chosen: Chosen) -> bool:
-        self._trials -= 1
+        """Whether gangs fit together, when their pods are placed largest first."""
         members = [(m, form) for i, form in chosen for m in self._wishes[i].members]
         members.sort(key=lambda pair: (-pair[0][1].count, -pair[0][1].fraction))
         with self._cluster.trial():
             for (uid, demand), form in members:
+                self._budget -= 1
                 column = best_node(self._cluster, demand, form)
                 if column < 0:
                     return False
                 self._cluster.place(uid, column, form, demand)
         return True
+
+    def _greedy(self, order: Iterable[int]) -> list[int]:
+        """Add gang after gang to what is placed, each on the first form that does."""
+        full: set[tuple[Form, tuple[Demand, ...]]] = set()  # gangs like it did not fit
+        with self._cluster.trial():
+            return [i for i in order if self._joins(self._wishes[i], full)]
+
+    def _joins(self, wish: Wish, full: set[tuple[Form, tuple[Demand, ...]]]) -> bool:
+        members = in_order(wish.members)
+        demands = tuple(demand for _, demand in members)
+        for form in wish.forms:
+            if (form, demands) in full:
+                continue
+            if place_gang(self._cluster, members, form) is not None:
+                return True
+            full.add((form, demands))
+        return False
 
 
 def node_scores(

@@ -1,14 +1,16 @@
 """Placeable covered demand: the largest set of whole gangs that fits without burst."""
 
+import time
 from collections.abc import Sequence
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.core.cluster import Cluster
-from scheduler.core.gpu import charge
-from scheduler.core.placement import MOST_TRIALS, Wish, placeable
+from scheduler.core.gpu import Form, charge
+from scheduler.core.placement import EXACT_GANGS, Wish, placeable
 from scheduler.core.workload import GangId, PodUid
 from tests.builders import node, pod
 from tests.strategies import MANY, WHOLE, everything
@@ -71,11 +73,62 @@ def test_nothing_waits_and_nothing_is_placeable() -> None:
 
 
 def test_many_gangs_end_in_bounded_work_with_a_set_that_fits() -> None:
-    """Sixty gangs of which few fit: an answer all the same, greedy by rank at worst."""
+    """Sixty gangs of which few fit: an answer all the same, greedy by rank."""
     wishes = [wish(f"g{i:02}", 5, 3) for i in range(60)]
     found = placeable(fleet(*[8] * 20), set(), wishes)
     assert found == {f"g{i:02}" for i in range(20)}
-    assert len(wishes) < MOST_TRIALS
+    assert len(wishes) > EXACT_GANGS
+
+
+@pytest.mark.parametrize(("nodes", "fitting"), [(125, 1000), (100, 800)])
+def test_a_thousand_gangs_are_no_work(nodes: int, fitting: int) -> None:
+    """Neither too deep for the stack nor quadratic, whether all of them fit or not."""
+    cluster = fleet(*[8] * nodes)
+    wishes = [wish(f"g{i:04}", 1) for i in range(1000)]
+    begun = time.perf_counter()
+    found = placeable(cluster, set(), wishes)
+    assert time.perf_counter() - begun < 1
+    assert found == {f"g{i:04}" for i in range(fitting)}
+
+
+def test_few_gangs_of_many_pods_are_bounded_work() -> None:
+    """Twelve gangs of different sizes, none of which fit all together."""
+    wishes = [wish(f"g{i:02}", *[1] * (60 + i)) for i in range(EXACT_GANGS)]
+    begun = time.perf_counter()
+    found = placeable(fleet(*[8] * 50), set(), wishes)
+    assert time.perf_counter() - begun < 3
+    held = sum(w.quanta for w in wishes if w.gang in found)
+    assert 0 <= 400 * GPU - held < 72 * GPU
+
+
+def test_of_many_gangs_small_ones_first_where_that_is_more() -> None:
+    """The first in line leaves room that nobody can use: the small ones do better."""
+    wishes = [wish("large", 6), *(wish(f"g{i:02}", 4) for i in range(EXACT_GANGS))]
+    found = placeable(fleet(8), set(), wishes)
+    assert found == {"g00", "g01"}
+
+
+def test_of_many_gangs_a_gang_that_does_not_fit_whole_takes_no_room() -> None:
+    """GANG: what was placed of it is taken back before the next is tried."""
+    cluster = fleet(8, 8)
+    wishes = [wish("torn", 8, 8, 8), *(wish(f"g{i:02}", 4) for i in range(20))]
+    before = everything(cluster)
+    found = placeable(cluster, set(), wishes)
+    assert found == {"g00", "g01", "g02", "g03"}
+    assert everything(cluster) == before
+
+
+@pytest.mark.parametrize("others", [0, EXACT_GANGS])
+def test_a_gang_takes_another_form_where_its_first_is_full(others: int) -> None:
+    """In their order, whether few gangs wait or many."""
+    cluster = fleet(8)
+    cluster.set_node(node("other", "4xa100-40gb"))
+    forms = (WHOLE, Form("a100-40gb"))
+    first = wish("first", 8)
+    either = Wish(GangId("either"), forms, wish("either", 4).members)
+    rest = [wish(f"g{i:02}", 8) for i in range(others)]
+    found = placeable(cluster, set(), [first, either, *rest])
+    assert found == {"first", "either"}
 
 
 def fits(sizes: Sequence[int], room: Sequence[int]) -> bool:
