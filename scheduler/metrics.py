@@ -159,7 +159,7 @@ def _conditions(fleet: Scrape) -> Metric:
     gauge = GaugeMetricFamily(
         "fairshare_condition",
         "1 while something keeps a queue from being as it was written: Unreachable, "
-        "Deleted.",
+        "Deleted, Inner.",
         labels=("tenant", "gpu_class", "form", "condition"),
     )
     for row in fleet.tenants:

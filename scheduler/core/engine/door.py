@@ -38,7 +38,7 @@ from scheduler.core.gpu import Form
 from scheduler.core.placement import MAX_SCORE, best_node, node_scores
 from scheduler.core.quota import Fleet, Queue, Shortage, refusals
 from scheduler.core.reclaim import find_exchange
-from scheduler.core.workload import GangId, NodeName, Pod, PodUid
+from scheduler.core.workload import NodeName, Pod, PodUid
 
 
 class Engine:
@@ -386,15 +386,6 @@ class Engine:
     def queue(self, now: float) -> tuple[QueueEntry, ...]:
         """List waiting gangs in the order decisions are taken."""
         return views.queue(self._state, self._lane)
-
-    def unplaceable(self) -> tuple[GangId, ...]:
-        """Covered gangs that would find no room even if all burst were gone."""
-        state = self._state
-        waiting = state.gangs.waiting.values()
-        missed = (
-            g.id for g in waiting if state.is_eligible(g) and state.is_promised(g)
-        )
-        return tuple(sorted(set(missed) - state.placeable()))
 
     def shortages(self) -> tuple[Shortage, ...]:
         """Guarantees that cannot all be served on the nodes that are there."""

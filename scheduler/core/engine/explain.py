@@ -1,6 +1,7 @@
 """Why a pod is where it is, and who holds what: answers for people."""
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.lane import Lane
@@ -183,7 +184,7 @@ def _numbers(state: State, gang: Gang, reason: Reason) -> str:
     if reason is Reason.TOO_LARGE:
         there = state.cluster.capacity().get(form, 0)
         return f"{text}; the whole cluster has {amount(there, form)}"
-    text = f"{text}; {_account(state, _who_binds(state, gang, form), form)}"
+    text = f"{text}; {_account(state, gang, form)}"
     if reason is Reason.LIMIT and _is_ceiling_met(state, gang, form):
         return f"{text}; what all tenants burst together is at the fleet's ceiling"
     if reason not in (Reason.NO_ROOM, Reason.LENT_OUT):
@@ -205,25 +206,45 @@ def _is_ceiling_met(state: State, gang: Gang, form: Form) -> bool:
     return gang.quanta(form) > state.tree.fleet_room(gang.tenant, form)
 
 
-def _who_binds(state: State, gang: Gang, form: Form) -> TenantName:
-    """Return the queue whose ceiling a waiting gang meets, else its tenant."""
-    if gang.phase is Phase.WAITING:
-        for queue in state.tree.path(gang.tenant):
-            if gang.quanta(form) > state.tree.own_room(queue, form):
-                return queue
-    return gang.tenant
+def _what_binds(state: State, gang: Gang, form: Form) -> tuple[TenantName, Form]:
+    """Return the queue whose ceiling a waiting gang meets, and the pool it is on.
+
+    Else its tenant, and the form.
+    """
+    tree, need = state.tree, gang.quanta(form)
+    for queue in tree.path(gang.tenant) if gang.phase is Phase.WAITING else ():
+        if need > tree.own_room(queue, form):
+            for pool in tree.pools.chain(form):
+                if need > tree.ceiling(queue, pool) - tree.used(queue, pool):
+                    return queue, pool
+            return queue, form
+    return gang.tenant, form
 
 
-def _account(state: State, queue: TenantName, form: Form) -> str:
-    used = amount(state.tree.used(queue, form), form)
+def _account(state: State, gang: Gang, form: Form) -> str:
+    tree = state.tree
+    queue, pool = _what_binds(state, gang, form)
+    if pool != form:
+        return _account_of_group(state, queue, pool)
+    used = amount(tree.used(queue, form), form)
     text = f"{queue} uses {used}, guaranteed {_owned(state, queue, form)}"
-    ceiling = state.tree.ceiling(queue, form)
+    ceiling = tree.ceiling(queue, form)
     if ceiling != UNLIMITED:
         return f"{text}, limit {amount(ceiling, form)}"
-    if state.tree.is_burst_bound(queue):
-        room = state.tree.own_room(queue, form)
+    if tree.is_burst_bound(queue):
+        room = tree.own_room(queue, form)
         return f"{text}, may burst by {amount(max(0, room), form)} more"
     return text
+
+
+def _account_of_group(state: State, queue: TenantName, group: Form) -> str:
+    """Write what a queue uses of the group that it is bound on."""
+    tree = state.tree
+    text = f"{queue} uses {amount(tree.used(queue, group), group)} of {group}"
+    owned = tree.entitled(queue, group)
+    if owned:
+        text = f"{text}, guaranteed {amount(owned, group)}"
+    return f"{text}, limit {amount(tree.ceiling(queue, group), group)}"
 
 
 def _owned(state: State, queue: TenantName, form: Form) -> str:
@@ -257,55 +278,93 @@ def amount(quanta: int, form: Form) -> str:
 
 def tenants(state: State) -> tuple[TenantUse, ...]:
     """One row per queue and form that is guaranteed, used or wanted."""
+    unreachable, leaving = _unreachable(state), _leaving(state)
     rows: list[TenantUse] = []
     for name in sorted(state.tree.queues):
-        for form in state.tree.forms():
-            row = _tenant_use(state, name, form)
-            if row.promised or row.used or row.pending or row.leaving:
-                rows.append(row)
+        use = _Use(state, name, leaving.get(name, {}), unreachable.get(name, {}))
+        rows += filter(_tells, map(use.row, state.tree.forms()))
     return tuple(rows)
 
 
-def _tenant_use(state: State, name: TenantName, form: Form) -> TenantUse:
-    tree = state.tree
-    inside = tree.pools.inside(form)
-    below = [s for s in state.standings_below(name) if s.form in inside]
-    cover = state.cover(name)
-    ceiling = tree.ceiling(name, form)
-    seated = [s for s in below if s.running and s.gang not in state.reclaims]
-    return TenantUse(
-        name=name,
-        parent=tree.queues[name].parent,
-        form=form,
-        guarantee=tree.guarantee(name, form),
-        promised=tree.promised(name).get(form, 0),
-        used=sum(s.quanta for s in seated),
-        covered=sum(s.quanta for s in seated if s.gang in cover),
-        pending=sum(s.quanta for s in below) - sum(s.quanta for s in seated),
-        share=sum(sum(state.shares.share(name, f)) for f in sorted(inside)),
-        leaving=_leaving(state, name, inside),
-        limit=None if ceiling == UNLIMITED else ceiling,
-        conditions=tuple(_conditions(state, name, form)),
-    )
+def _tells(row: TenantUse) -> bool:
+    return bool(row.promised or row.used or row.pending or row.leaving)
 
 
-def _conditions(state: State, name: TenantName, form: Form) -> Iterator[str]:
-    for shortage in state.tree.shortages:
-        if shortage.form == form and name in dict(shortage.parts):
-            yield f"Unreachable: {shortage}"
+class _Use:
+    """What one queue uses and wants, added up for its rows."""
+
+    def __init__(
+        self,
+        state: State,
+        name: TenantName,
+        leaving: Mapping[Form, int],
+        unreachable: Mapping[Form, Sequence[str]],
+    ) -> None:
+        self._state, self._name = state, name
+        self._leaving, self._unreachable = leaving, unreachable
+        self._conditions = tuple(_conditions(state, name))
+        self._used: Counter[Form] = Counter()
+        self._covered: Counter[Form] = Counter()
+        self._pending: Counter[Form] = Counter()
+        cover = state.cover(name)
+        for standing in state.standings_below(name):
+            if not standing.running or standing.gang in state.reclaims:
+                self._pending[standing.form] += standing.quanta
+                continue
+            self._used[standing.form] += standing.quanta
+            if standing.gang in cover:
+                self._covered[standing.form] += standing.quanta
+
+    def row(self, form: Form) -> TenantUse:
+        """Return the row of a form, or of a group with all that is inside it."""
+        tree, shares, name = self._state.tree, self._state.shares, self._name
+        total, ceiling = tree.pools.total, tree.ceiling(name, form)
+        inside = sorted(tree.pools.inside(form))
+        return TenantUse(
+            name=name,
+            parent=tree.queues[name].parent,
+            form=form,
+            guarantee=tree.guarantee(name, form),
+            promised=tree.promised(name).get(form, 0),
+            used=total(self._used, form),
+            covered=total(self._covered, form),
+            pending=total(self._pending, form),
+            share=sum(sum(shares.share(name, f)) for f in inside),
+            leaving=total(self._leaving, form),
+            limit=None if ceiling == UNLIMITED else ceiling,
+            conditions=(*self._unreachable.get(form, ()), *self._conditions),
+        )
+
+
+def _conditions(state: State, name: TenantName) -> Iterator[str]:
+    """Say what keeps the whole queue from being as its owner wrote it."""
     if name in state.orphans:
         yield "Deleted: its pods run on, all of them as burst"
+    own = state.gangs.by_tenant.get(name, {}).values()
+    held = any(gang.phase is not Phase.WAITING for gang in own)
+    if held and state.tree.children.get(name):
+        yield "Inner: it has tenants below it now; its own pods run on"
 
 
-def _leaving(state: State, name: TenantName, forms: Collection[Form]) -> int:
-    gangs = state.gangs.by_phase[Phase.LEAVING].values()
-    return sum(
-        gang.quanta(gang.form)
-        for gang in gangs
-        if gang.form is not None
-        and gang.form in forms
-        and name in state.tree.path(gang.tenant)
-    )
+def _unreachable(state: State) -> dict[TenantName, dict[Form, list[str]]]:
+    """Say by queue and form which guarantees do not fit what is there."""
+    found: dict[TenantName, dict[Form, list[str]]] = {}
+    for shortage in state.tree.shortages:
+        told = f"Unreachable: {shortage}"
+        for name, _ in shortage.parts:
+            found.setdefault(name, {}).setdefault(shortage.form, []).append(told)
+    return found
+
+
+def _leaving(state: State) -> dict[TenantName, Counter[Form]]:
+    """Add up by queue and form what pods still hold that were told to go."""
+    found: dict[TenantName, Counter[Form]] = {}
+    for gang in state.gangs.by_phase[Phase.LEAVING].values():
+        if gang.form is not None:
+            for name in state.tree.path(gang.tenant):
+                held = found.setdefault(name, Counter())
+                held[gang.form] += gang.quanta(gang.form)
+    return found
 
 
 def queue(state: State, lane: Lane) -> tuple[QueueEntry, ...]:

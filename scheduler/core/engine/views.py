@@ -91,7 +91,8 @@ class TenantUse:
     `leaving` is held by pods that were told to go; it is charged no more, but not free
     yet. `limit` is None where nothing binds. `conditions` says, each in one sentence
     that begins with its name, what keeps the queue from being as its owner wrote it:
-    ``Unreachable`` (guarantees do not fit what is there), ``Deleted`` (pods run on).
+    ``Unreachable`` (guarantees do not fit what is there), ``Deleted`` (pods run on),
+    ``Inner`` (it got tenants below it while its own pods run).
     """
 
     name: TenantName
