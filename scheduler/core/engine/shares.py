@@ -19,6 +19,7 @@ from scheduler.core.fairness import (
     borrowed_share,
     entitlements,
     tilted,
+    usage_score,
 )
 from scheduler.core.gpu import Form
 from scheduler.core.quota import QuotaTree
@@ -58,11 +59,10 @@ class Shares:
     def restart(self, tree: QuotaTree) -> None:
         """Start anew: the tree, or what there is, has changed. The memory stays."""
         self._tree = tree
-        half_life_s = tree.fleet.half_life_s
-        if not half_life_s:
+        if not tree.fleet.half_life_s:
             self._memory = None
-        elif self._memory is None or self._memory.half_life_s != half_life_s:
-            self._memory = UsageMemory(half_life_s)
+        elif self._memory is None:
+            self._memory = UsageMemory(tree.fleet.half_life_s)
         self._division = self._tilted = None
         self._borrowers.update(tree.queues)
         self._loans.clear()
@@ -127,7 +127,7 @@ class Shares:
     def weigh(self, now: float) -> None:
         """Look at past borrowing as of now: the order of waiting work goes by it."""
         if self._memory is not None:
-            self._clock = now
+            self._clock = max(now, self._clock)
             self._tilted = None
 
     def remember(self, now: float) -> None:
@@ -135,22 +135,40 @@ class Shares:
         if self._memory is None:
             self._borrowers.clear()
             return
+        half_life_s = self._tree.fleet.half_life_s
+        if self._memory.half_life_s != half_life_s:
+            self._memory = self._memory.with_half_life(half_life_s, now)
         for queue in sorted(self._borrowers & self._tree.queues.keys()):
-            loans = self._tree.borrowed(queue).items()
-            value = sum(self._tree.value(pool) * amount for pool, amount in loans)
-            self._memory.change(queue, float(value), now)
+            self._memory.note(queue, self._tree.borrowed(queue), now)
         self._borrowers.clear()
 
     def _tilts(self, memory: UsageMemory) -> dict[TenantName, int]:
-        """Weights as past borrowing tilts them."""
-        tree = self._tree
-        fleet = sum(n * tree.value(form) for form, n in tree.capacity.items())
+        """Weights as past borrowing tilts them.
+
+        What a queue has borrowed is measured against what there is for it and its
+        siblings: for roots the fleet, below them what their parent is guaranteed and
+        has itself borrowed.
+        """
+        tree, fleet = self._tree, self._worth(self._tree.capacity)
         strength = tree.fleet.memory_strength_milli
+        past = {name: self._past(memory, name) for name in tree.queues}
         found: dict[TenantName, int] = {}
-        for siblings in tree.children.values():
+        for parent, siblings in tree.children.items():
+            there = fleet
+            if parent is not None:
+                there = self._worth(tree.guarantees(parent)) + past[parent]
             total = sum(tree.queues[name].weight for name in siblings)
             for name in siblings:
-                past = Fraction(memory.average(name, self._clock))
-                usage = past / fleet if fleet else Fraction(0)
+                usage = past[name] / there if there else Fraction(0)
                 found[name] = tilted(tree.queues[name].weight, total, usage, strength)
         return found
+
+    def _past(self, memory: UsageMemory, queue: TenantName) -> Fraction:
+        """Return what a queue has borrowed on the decayed average, by value."""
+        averages = memory.averages(queue, self._clock)
+        worth = {pool: float(self._tree.value(pool)) for pool in averages}
+        return Fraction(usage_score(averages, worth, 1))
+
+    def _worth(self, amounts: Mapping[Form, int]) -> Fraction:
+        """Add up amounts by value."""
+        return Fraction(sum(n * self._tree.value(pool) for pool, n in amounts.items()))
