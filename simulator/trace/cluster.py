@@ -186,7 +186,7 @@ class _Tenant(_Model):
     lending_limit: _Amounts = Field(default_factory=dict)
     limit: _Amounts = Field(default_factory=dict)
     weight: _Amount = 1
-    priority: int = 0
+    priority: Annotated[int, Field(ge=-(10**9), le=10**9)] = 0
     burst: _Milli | None = None
     inference_burst: _Amounts = Field(default_factory=dict)
     inference_critical: _Amounts = Field(default_factory=dict)

@@ -140,7 +140,7 @@ def read_normal(path: Path, errors: RowErrors) -> Trace:
                 if section == "nodes":
                     nodes += _node(row)
                 elif section == "tenants":
-                    tenants.append(_tenant(row, len(tenants)))
+                    tenants.append(_checked(row, len(tenants)))
                 elif section == "groups":
                     groups.append(_group(row))
                 elif section == "fleet":
@@ -234,6 +234,16 @@ def _node(row: Row) -> Iterator[Node]:
             cpu_milli=row.whole("cpu_milli", 0),
             memory_mib=row.whole("memory_mib", 0),
         )
+
+
+def _checked(row: Row, order: int) -> Queue:
+    """Read a tenant; amounts that nothing can be computed with are the row's fault."""
+    try:
+        return _tenant(row, order)
+    except TraceError:
+        raise
+    except ValueError as fault:
+        raise row.error("name", str(fault)) from None
 
 
 def _tenant(row: Row, order: int) -> Queue:

@@ -105,6 +105,7 @@ BAD_ROWS = [
     ("2,h100-80gb:8", "2,H100:8", 4, "offers", "H100:8"),
     ("2,h100-80gb:8", "2,h100-80gb/1g.10gb:7", 4, "gpus", ""),  # MIG needs gpus
     ("h100-80gb:12", "h100-80gb:twelve", 8, "guarantee", "h100-80gb:twelve"),
+    ("h100-80gb:12", f"h100-80gb:{10**18}", 8, "name", "research"),  # overflows
 ]
 
 

@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from scheduler.core.gpu import Form, charge
+from scheduler.core.gpu import QUANTA_PER_GPU, Form, charge
 from scheduler.core.workload import TenantName
 
 UNLIMITED = 1 << 62
+"""More quanta than any amount may be: sums of two still fit into 64 bits."""
+
+MOST_WEIGHT = 10**9
+MOST_PRIORITY = (1 << 31) - 1
 
 Counts = tuple[tuple[Form, int], ...]
 
@@ -72,11 +76,17 @@ class Queue:
     preempt_within: PreemptWithin = PreemptWithin.LOWER_PRIORITY
 
     def __post_init__(self) -> None:
-        """Refuse amounts that mean nothing."""
+        """Refuse amounts that mean nothing, or that no arithmetic is made for."""
+        me = f"queue {self.name!r}"
         if self.weight < 0:
-            raise ValueError(f"queue {self.name!r}: weight {self.weight} is negative")
+            raise ValueError(f"{me}: weight {self.weight} is negative")
+        if self.weight > MOST_WEIGHT:
+            raise ValueError(f"{me}: weight {self.weight} is above {MOST_WEIGHT}")
+        if abs(self.priority) > MOST_PRIORITY:
+            told = f"priority {self.priority} is beyond {MOST_PRIORITY}"
+            raise ValueError(f"{me}: {told}")
         if self.burst_milli is not None and self.burst_milli < 0:
-            raise ValueError(f"queue {self.name!r}: burst is negative")
+            raise ValueError(f"{me}: burst is negative")
         for field in (
             "guarantee",
             "borrowing_limit",
@@ -85,7 +95,7 @@ class Queue:
             "inference_burst",
             "critical",
         ):
-            check_counts(f"queue {self.name!r}: {field}", getattr(self, field))
+            check_counts(f"{me}: {field}", getattr(self, field))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +146,20 @@ class Fleet:
 
 
 def check_counts(what: str, counts: Counts) -> None:
-    """Raise ValueError, naming form and amount, when a count is negative."""
+    """Raise ValueError, naming form and amount, when a count is out of range.
+
+    It is negative, or all of them are `UNLIMITED` quanta or more.
+    """
     for form, count in counts:
         if count < 0:
             raise ValueError(f"{what} of {form} is negative: {count}")
+    if sum(count for _, count in counts) * QUANTA_PER_GPU < UNLIMITED:
+        return  # as a device costs no more: what its form means may be asked elsewhere
+    total = 0
+    for form, count in counts:
+        total += count * charge(form)
+        if total >= UNLIMITED:
+            raise ValueError(f"{what} of {form} is too large: {count}")
 
 
 def quanta(counts: Counts) -> dict[Form, int]:
