@@ -236,8 +236,9 @@ def test_a_borrowing_limit_on_a_group_counts_from_all_it_contains() -> None:
     owned = "2xa100-80gb 1xany-a100"
     tree = tree_of(builders.tenant("a", owned, borrowing="1xany-a100"))
     assert tree.ceiling(A, A100) == 4 * GPU
-    assert tree.room(A, A40) == 4 * GPU
+    assert tree.room(A, A40) == 2 * GPU
     tree.charge(A, A40, 2 * GPU)
+    assert tree.room(A, A40) == 0
     assert tree.room(A, A80) == 2 * GPU
 
 
@@ -280,7 +281,7 @@ def test_what_is_kept_of_a_class_counts_in_the_group() -> None:
         h100=2,
     )
     assert tree.kept(A, H100) == GPU
-    assert tree.kept(A, ANY) == 2 * GPU
+    assert tree.kept(A, ANY) == 3 * GPU
     assert tree.held(A, ANY) == 3 * GPU
     assert tree.available(B, H100) == GPU
     assert tree.available(B, A80) == GPU

@@ -77,20 +77,35 @@ class Rules:
         return {pool: count * charge(pool) for pool, count in counts}
 
     def promised(self, name: TenantName) -> dict[Form, int]:
-        """The guarantees, each within the queue's own limits."""
+        """The guarantees within the queue's own limits; by name, who comes first."""
         limits = self.written(name, "limit")
-        return {
-            pool: min([n, *(limits[p] for p in self.chain(pool) if p in limits)])
-            for pool, n in self.written(name, "guarantee").items()
-        }
+        found: dict[Form, int] = {}
+        for pool, amount in sorted(self.written(name, "guarantee").items()):
+            left = [
+                limit - sum(n for p, n in found.items() if around in self.chain(p))
+                for around, limit in limits.items()
+                if around in self.chain(pool)
+            ]
+            found[pool] = min([amount, *left])
+        return found
 
     def guarantee(self, name: TenantName, pool: Form) -> int:
         return self.owned[name].get(pool, 0)
 
     def kept(self, name: TenantName, pool: Form) -> int:
-        """What of its guarantee a queue does not lend; a group's on its own."""
+        """What of its guarantees inside a pool a queue does not lend."""
         lent = self.written(name, "lending_limit").get(pool)
-        return 0 if lent is None else max(0, self.guarantee(name, pool) - lent)
+        if lent is None:
+            return 0
+        owned = self.owned[name].items()
+        return max(0, sum(n for p, n in owned if pool in self.chain(p)) - lent)
+
+    def borrowing_limits(self, name: TenantName, form: Form) -> dict[Form, int]:
+        """Most use that nobody pays for, of the form and of each group around it."""
+        limits = self.written(name, "borrowing_limit")
+        if self.queues[name].weight == 0:
+            limits = {form: 0}
+        return {pool: n for pool, n in limits.items() if pool in self.chain(form)}
 
     def ceiling(self, name: TenantName, pool: Form) -> int:
         """The lower of limit and borrowing limit; weight 0 borrows nothing."""
@@ -201,10 +216,25 @@ class Books:
         """Used, or kept while idle: by its children, in its members, by itself."""
         rules = self.rules
         direct = [p for p in self.pools if rules.chain(p)[1:2] == [pool]]
-        inner = [p for p in self.pools if pool in rules.chain(p)]
-        kept = sum(rules.kept(name, p) for p in inner)
+        kept = self.kept(name, pool)
         members = sum(self.held(name, p) for p in direct)
         return max(kept, self.inside(name, pool), members)
+
+    def kept(self, name: TenantName, pool: Form) -> int:
+        """At least what is kept of the pools inside it."""
+        rules = self.rules
+        direct = [p for p in self.pools if rules.chain(p)[1:2] == [pool]]
+        inside = sum(self.kept(name, p) for p in direct)
+        return max(rules.kept(name, pool), inside)
+
+    def loan(self, name: TenantName, pool: Form) -> int:
+        """What of a pool's use is unpaid when all other use is paid first."""
+        rules = self.rules
+        forms = [p for p in self.pools if p not in rules.groups]
+        used = {form: self.used(name, form) for form in forms}
+        others = {f: n for f, n in used.items() if f not in rules.classes(pool)}
+        owned = rules.promised(name)
+        return unpaid(rules, used, owned) - unpaid(rules, others, owned)
 
     def is_respectful(self, name: TenantName, form: Form) -> bool:
         """Whether nobody on the path holds too much, what others keep included."""
@@ -216,6 +246,11 @@ class Books:
                 for queue in rules.path(name)
             )
             for pool in rules.chain(form)
+        ) and all(
+            self.loan(queue, pool) <= limit
+            for queue in rules.path(name)
+            if len(rules.chain(form)) > 1
+            for pool, limit in rules.borrowing_limits(queue, form).items()
         )
 
 
@@ -338,9 +373,8 @@ class Division:
         """Guarantees first, then tier by tier, among the children of one queue."""
         names = self.rules.children(parent)
         found: Shares = {}
-        for name in names:
-            owned = self.owned[name] // self.unit - self.idle[name]
-            found[name] = list(spend(owned, self.wants[name]))
+        for name, due in zip(names, self._due(names, there), strict=True):
+            found[name] = list(spend(due, self.wants[name]))
         granted = sum(sum(share) for share in found.values())
         there = max(0, there - sum(self.idle[n] for n in names) - granted)
         for tier in range(4):
@@ -357,6 +391,18 @@ class Division:
             self.shares[name] = [part * self.unit for part in found[name]]
             below = sum(self.idle[child] for child in self.rules.children(name))
             self._grant(name, sum(found[name]) + below)
+
+    def _due(self, names: Sequence[TenantName], there: Amount) -> list[int]:
+        """What guarantees pay for, cut by the rule of scaling to what is there."""
+        asked = [
+            max(0, min(self.owned[n] // self.unit - self.idle[n], sum(self.wants[n])))
+            for n in names
+        ]
+        left = max(0, int(there) - sum(self.idle[n] for n in names))
+        if sum(asked) <= left:
+            return asked
+        ranks = [-self.rules.queues[name].priority for name in names]
+        return cut(left, asked, ranks, 1)
 
     def _priorities(self, names: Sequence[TenantName]) -> list[int]:
         found = {self.rules.queues[name].priority for name in names}

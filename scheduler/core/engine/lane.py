@@ -105,18 +105,20 @@ class Lane:
                     state.evict(victim, "reclaimed", now, name)
 
     def _has_covered_victim(self, reclaim: Reclaim) -> bool:
-        """Whether a victim of another tenant would be covered by now (PROTECTED).
-
-        Its tenant's other work may have ended during the notice. One that leaves for
-        its own tenant's more urgent work leaves anyway.
-        """
+        """Whether a victim must be spared: its tenant's other work may have ended."""
         taker = self.state.gangs.by_id[reclaim.beneficiary]
-        return any(
-            not victim.is_evicted
-            and victim.tenant != taker.tenant
-            and not self._leaves_for_its_own(victim)
-            and self.state.would_cover(victim, taker.tenant)
-            for victim in reclaim.present
+        return any(self._is_protected(v, taker.tenant) for v in reclaim.present)
+
+    def _is_protected(self, leaving: Gang, taker: TenantName) -> bool:
+        """Whether a gang that is asked to leave would be covered by now (PROTECTED).
+
+        One that leaves for its own tenant's more urgent work leaves anyway.
+        """
+        return (
+            not leaving.is_evicted
+            and leaving.tenant != taker
+            and not self._leaves_for_its_own(leaving)
+            and self.state.would_cover(leaving, taker)
         )
 
     def _leaves_for_its_own(self, victim: Gang) -> bool:
@@ -293,7 +295,9 @@ class Lane:
         """Find gangs on the taker's form that some rule might let go for it."""
         state, form = self.state, taker.form
         for other in state.gangs.by_phase[Phase.LEAVING].values():
-            if other.form == form and not other.overdue:
+            if other.form != form or other.overdue:
+                continue
+            if not self._is_protected(other, gang.tenant):
                 yield other
         rule, ours = state.tree.queues[gang.tenant].preempt_within, _urgency(gang)
         for other in state.gangs.running_of(gang.tenant):

@@ -6,6 +6,7 @@ whom a guarantee protects, ``order`` who goes first and who gives back first,
 """
 
 from scheduler.core.fairness.cover import (
+    Guarantee,
     Purse,
     Rank,
     Spending,
@@ -43,6 +44,7 @@ __all__ = [
     "TILT_SCALE",
     "Claim",
     "Division",
+    "Guarantee",
     "Purse",
     "Rank",
     "Share",

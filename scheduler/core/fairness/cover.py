@@ -17,7 +17,7 @@ counts as training, and inference-critical without a grant is plain inference.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from scheduler.core.gpu import Form
@@ -60,54 +60,108 @@ class Standing:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What a queue is guaranteed, as a purse that gangs are paid from.
+
+    Parameters
+    ----------
+    owned
+        Quanta by pool.
+    bounds
+        Most quanta of a form that groups may pay for: what is there and promised to
+        nobody as that very form. A form that is not listed has no bound.
+    """
+
+    owned: Amounts
+    pools: Pools = NO_GROUPS
+    bounds: Amounts = field(default_factory=dict)
+
+    def purse(self) -> "Purse":
+        """Return the guarantee, unspent."""
+        return Purse(dict(self.owned), self.pools, dict(self.bounds))
+
+
 class Purse:
     """A guarantee that is being spent: what is left of it, quanta by pool."""
 
-    def __init__(self, guarantee: Amounts, pools: Pools) -> None:
-        self.left = dict(guarantee)
+    def __init__(
+        self, left: dict[Form, int], pools: Pools, bounds: dict[Form, int]
+    ) -> None:
+        self.left = left
         self._pools = pools
+        self._bounds = bounds
+        self._grouped = bool(pools.members)
+
+    def copy(self) -> "Purse":
+        """Return a purse that is spent by itself from now on."""
+        return Purse(dict(self.left), self._pools, dict(self._bounds))
+
+    def by_form(self) -> dict[Form, int]:
+        """Return what is left for forms by themselves, groups left out."""
+        groups = self._pools.members
+        return {pool: n for pool, n in self.left.items() if pool not in groups}
 
     def holds(self, form: Form) -> int:
         """Quanta that could still be paid for the form."""
-        return sum(self.left.get(pool, 0) for pool in self._pools.chain(form))
+        own, *groups = self._pools.chain(form)
+        shared = sum(self.left.get(group, 0) for group in groups)
+        return self.left.get(own, 0) + min(shared, self._bounds.get(form, shared))
 
     def pay(self, form: Form, quanta: int) -> bool:
         """Pay all of it, or nothing and say so."""
-        chain = self._pools.chain(form)
-        if len(chain) == 1:
+        if not self._grouped:
             left = self.left.get(form, 0)
             if quanta > left:
                 return False
             self.left[form] = left - quanta
             return True
-        if quanta > sum(self.left.get(pool, 0) for pool in chain):
+        if quanta > self.holds(form):
             return False
-        for pool in chain:
-            part = min(quanta, self.left.get(pool, 0))
-            if part:
-                self.left[pool] -= part
-                quanta -= part
+        own, *groups = self._pools.chain(form)
+        quanta -= self._take(own, quanta)
+        if form in self._bounds:
+            self._bounds[form] -= quanta
+        for group in groups:
+            quanta -= self._take(group, quanta)
         return True
+
+    def _take(self, pool: Form, quanta: int) -> int:
+        part = min(quanta, self.left.get(pool, 0))
+        if part:
+            self.left[pool] -= part
+        return part
 
 
 def covered_forms(
-    gangs: Sequence[Standing], guarantee: Amounts, pools: Pools = NO_GROUPS
+    gangs: Sequence[Standing], guarantee: Guarantee | Amounts, pools: Pools = NO_GROUPS
 ) -> dict[GangId, Form]:
-    """Return the gangs that `guarantee` (quanta by pool) pays for, with the form."""
+    """Return the gangs that `guarantee` pays for, with the form."""
     if any(gang.core is not None for gang in gangs):
         return Spending(gangs, guarantee, pools).taken
-    purse = Purse(guarantee, pools)
-    rest = sum(guarantee.values())
+    purse = _purse(guarantee, pools)
+    pay, rest = purse.pay, sum(purse.left.values())
     taken: dict[GangId, Form] = {}
     for gang in sorted(gangs, key=_rank):
         if not rest:
             break  # nothing is left for anybody
-        for form, quanta in ((gang.form, gang.quanta), *gang.also):
-            if purse.pay(form, quanta):
+        if pay(gang.form, gang.quanta):
+            taken[gang.gang] = gang.form
+            rest -= gang.quanta
+            continue
+        for form, quanta in gang.also:
+            if pay(form, quanta):
                 rest -= quanta
                 taken[gang.gang] = form
                 break
     return taken
+
+
+def _purse(guarantee: Guarantee | Amounts, pools: Pools) -> Purse:
+    """Open a guarantee; plain amounts are one without bounds."""
+    if isinstance(guarantee, Guarantee):
+        return guarantee.purse()
+    return Guarantee(guarantee, pools).purse()
 
 
 class Spending:
@@ -117,13 +171,16 @@ class Spending:
     """
 
     def __init__(
-        self, gangs: Iterable[Standing], guarantee: Amounts, pools: Pools = NO_GROUPS
+        self,
+        gangs: Iterable[Standing],
+        guarantee: Guarantee | Amounts,
+        pools: Pools = NO_GROUPS,
     ) -> None:
         self.taken: dict[GangId, Form] = {}
-        self._pools = pools
         self._keys: list[tuple[Rank, bool]] = []
-        self._left = [dict(guarantee)]
-        purse = Purse(guarantee, pools)
+        self._ranks: dict[GangId, Rank] = {}
+        purse = _purse(guarantee, pools)
+        self._left = [purse.copy()]
         passed: set[GangId | None] = set()
         for key, gang in _walk(gangs):
             if gang.core not in passed:
@@ -131,7 +188,8 @@ class Spending:
             if gang.gang not in self.taken:
                 passed.add(gang.gang)
             self._keys.append(key)
-            self._left.append(dict(purse.left))
+            self._ranks[gang.gang] = gang.rank
+            self._left.append(purse.copy())
 
     def _pay(self, gang: Standing, purse: Purse) -> None:
         for form, quanta in ((gang.form, gang.quanta), *gang.also):
@@ -140,9 +198,14 @@ class Spending:
                 return
 
     def would_pay(self, gang: Standing) -> bool:
-        """Whether the guarantee would pay for one more gang that holds its form."""
-        step = bisect_left(self._keys, (gang.rank, False))
-        return gang.quanta <= Purse(self._left[step], self._pools).holds(gang.form)
+        """Whether the guarantee would pay for one more gang that holds its form.
+
+        For a member above ``minMember``: behind its gang, and only with it.
+        """
+        if gang.core in self._ranks and gang.core not in self.taken:
+            return False
+        step = bisect_left(self._keys, _rank_behind(gang, self._ranks))
+        return gang.quanta <= self._left[step].holds(gang.form)
 
 
 def _walk(gangs: Iterable[Standing]) -> list[tuple[tuple[Rank, bool], Standing]]:
@@ -162,32 +225,50 @@ def _rank_behind(gang: Standing, ranks: Mapping[GangId, Rank]) -> tuple[Rank, bo
 
 
 def covered(
-    gangs: Iterable[Standing], guarantee: Amounts, pools: Pools = NO_GROUPS
+    gangs: Iterable[Standing],
+    guarantee: Guarantee | Amounts,
+    pools: Pools = NO_GROUPS,
 ) -> set[GangId]:
-    """Return the gangs that `guarantee` (quanta by pool) pays for."""
+    """Return the gangs that `guarantee` pays for."""
     return set(covered_forms(list(gangs), guarantee, pools))
 
 
 def entitlements(
-    gangs: Sequence[Standing], guarantee: Amounts, pools: Pools
+    gangs: Sequence[Standing],
+    guarantee: Guarantee | Amounts,
+    pools: Pools = NO_GROUPS,
+    owed: Amounts | None = None,
 ) -> dict[Form, int]:
     """Return the guarantee by form: what is owned of groups goes where it is asked for.
 
     Covered gangs first, as the cover has it; what is left of a group pays in part for
     the others, by rank. So that division and cover spend the same guarantee.
+
+    Parameters
+    ----------
+    owed
+        What the queues below are entitled to, by form: paid before anybody else.
     """
-    spending = Spending(gangs, guarantee, pools)
-    cover = spending.taken
-    purse = Purse(guarantee, pools)
-    found = {pool: n for pool, n in guarantee.items() if pool not in pools.members}
+    cover = covered_forms(gangs, guarantee, pools)
+    purse, credit = _purse(guarantee, pools), dict(owed or {})
+    found = purse.by_form()
+    for form in sorted(credit):
+        _entitle(found, purse, form, credit[form])
     for gang in sorted(gangs, key=lambda gang: (gang.gang not in cover, gang.rank)):
         form = cover.get(gang.gang, gang.form)
         asked = dict(((gang.form, gang.quanta), *gang.also))[form]
-        own = purse.left.get(form, 0)
-        part = min(asked, purse.holds(form))
-        purse.pay(form, part)
-        found[form] = found.get(form, 0) + max(0, part - own)
+        paid = min(asked, credit.get(form, 0))
+        if paid:
+            credit[form] -= paid
+        _entitle(found, purse, form, asked - paid)
     return found
+
+
+def _entitle(found: dict[Form, int], purse: Purse, form: Form, asked: int) -> None:
+    own = purse.left.get(form, 0)
+    part = min(asked, purse.holds(form))
+    purse.pay(form, part)
+    found[form] = found.get(form, 0) + max(0, part - own)
 
 
 # -- tiers --------------------------------------------------------------------
@@ -201,7 +282,7 @@ def granted(
     urgent = [gang for gang in gangs if gang.workload_class is critical]
     if not urgent:
         return list(gangs)
-    purse = Purse(grant, pools)
+    purse = _purse(grant, pools)
     kept = {
         gang.gang
         for gang in sorted(urgent, key=_rank)
@@ -223,7 +304,7 @@ def demoted(
     Inference beyond `caps` (quanta by pool) queues in the training tier (design,
     section 6).
     """
-    purse = Purse(caps, pools)
+    purse = _purse(caps, pools)
     urgent = [gang for gang in gangs if gang.workload_class.is_inference]
     return {
         gang.gang

@@ -162,6 +162,17 @@ class Siblings:
         found: Ints = np.add.reduceat(amounts, self.starts, axis=0)
         return found
 
+    def kept_to(self, there: Ints, owned: Ints) -> Ints:
+        """Cut guarantees that are asked for to what is there: by priority, in parts."""
+        left, found = np.maximum(0, there), np.zeros_like(owned)
+        if (self.total(owned) <= left).all():
+            return owned
+        for members in self._tiers:
+            part = self._fill(left, owned * members, owned)
+            found += part
+            left = left - self.total(part)
+        return found
+
     def share_out(self, there: Ints, guarantee: Ints, idle: Ints, wants: Ints) -> Ints:
         """Divide what is there for each family; see the module's theory.
 
@@ -186,12 +197,12 @@ class Siblings:
             if not more.any() or not rest.any():
                 continue
             for members in self._tiers:
-                given = self._fill(rest, more * members)
+                given = self._fill(rest, more * members, self._weights[:, None])
                 shares[tier] += given
                 rest = rest - self.total(given)
         return shares
 
-    def _fill(self, rest: Ints, wants: Ints) -> Ints:
+    def _fill(self, rest: Ints, wants: Ints, weights: Ints) -> Ints:
         """Raise the level of one tier in every family and form."""
         flat = wants.T.ravel()
         live = np.flatnonzero(flat)
@@ -200,8 +211,9 @@ class Siblings:
             queues = len(self.family)
             form, queue = live // queues, live % queues
             group = form * len(rest) + self.family[queue]
-            there, weights = rest.T.ravel(), self._weights[queue]
-            given[live] = fill_groups(there, group, flat[live], weights)
+            there = rest.T.ravel()
+            weight = np.broadcast_to(weights, wants.shape).T.ravel()[live]
+            given[live] = fill_groups(there, group, flat[live], weight)
         return given.reshape(wants.T.shape).T
 
 
@@ -284,6 +296,7 @@ class Division:
             _columns=dict(self._columns),
             _wants=self._wants.copy(),
             _owned=self._owned.copy(),
+            _ceiling=self._ceiling.copy(),
             _shares=self._shares.copy(),
             _asked={name: set(forms) for name, forms in self._asked.items()},
             _stale=set(self._columns.values()),
@@ -309,6 +322,13 @@ class Division:
             self._owned[row, column] = quanta
             self._stale.add(column)
 
+    def bound(self, queue: TenantName, form: Form, quanta: int) -> None:
+        """Say what a queue may hold of a form, bounds over several forms included."""
+        column, row = self._column(form), self._rows[queue]
+        if self._ceiling[row, column] != quanta:
+            self._ceiling[row, column] = quanta
+            self._stale.add(column)
+
     def share(self, queue: TenantName, form: Form) -> list[int]:
         """Return what the queue is granted of a form, quanta per tier."""
         if self._stale:
@@ -322,11 +342,12 @@ class Division:
         return amounts
 
     def _divide(self, columns: Ints) -> None:
-        wants = self._wants[:, :, columns]
+        wants = np.minimum(self._wants[:, :, columns], self._there(columns))
         ceiling, kept = self._ceiling[:, columns], self._kept[:, columns]
         owned = self._owned[:, columns]
         units = self._units(columns, wants, kept, owned)
         there = self._there(columns) // units
+        own = wants.sum(0) // units
         wants, idle, below = self._gather(
             wants // units, ceiling // units, kept // units
         )
@@ -334,10 +355,12 @@ class Division:
         for level in self._levels:
             if level.parents[0] >= 0:
                 parents = level.parents
-                there = shares[:, parents].sum(0) + below[parents]
-            rows = level.rows
-            shares[:, rows] = level.siblings.share_out(
-                there, owned[rows] // units, idle[rows], wants[:, rows]
+                there = shares[:, parents].sum(0) - own[parents] + below[parents]
+            rows, siblings = level.rows, level.siblings
+            asked = np.minimum(owned[rows] // units - idle[rows], wants[:, rows].sum(0))
+            due = siblings.kept_to(there - siblings.total(idle[rows]), asked)
+            shares[:, rows] = siblings.share_out(
+                there, due + idle[rows], idle[rows], wants[:, rows]
             )
         self._shares[:, :, columns] = shares * units
 

@@ -2,7 +2,8 @@
 
 For every queue and pool (form or group)
 
-* ``kept`` is what of its guarantee it does not lend: ``guarantee - lending limit``;
+* ``kept`` is what of its guarantees inside the pool it does not lend:
+  ``guarantees - lending limit``;
 * ``inside`` is what it uses itself and its children take: sum of their ``held``;
 * ``within`` is what the members of a group take: sum of ``held`` over them;
 * ``held = max(kept, inside, within)`` is what it takes out of the pool's parent.
@@ -118,9 +119,11 @@ UNBOUND = 1 << 62
 
 
 def _totals(pools: Pools, kept: Mapping[Form, int]) -> dict[Form, int]:
-    """Add to what is kept of a group what is kept of its members."""
+    """Return what is kept of each pool, at least what the pools inside it keep."""
     found: dict[Form, int] = {}
-    for pool, amount in kept.items():
-        for around in pools.chain(pool):
-            found[around] = found.get(around, 0) + amount
+    inside: dict[Form, int] = {}
+    for pool in pools.ascending(kept):
+        found[pool] = max(kept.get(pool, 0), inside.get(pool, 0))
+        for around in pools.chain(pool)[1:2]:
+            inside[around] = inside.get(around, 0) + found[pool]
     return found

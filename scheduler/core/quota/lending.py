@@ -8,7 +8,7 @@ the form itself.
 
 from scheduler.core.gpu import Form
 from scheduler.core.quota.pools import Pools
-from scheduler.core.quota.queue import UNLIMITED, Amounts
+from scheduler.core.quota.queue import Amounts
 
 
 def borrowed(pools: Pools, used: Amounts, owned: Amounts) -> dict[Form, int]:
@@ -37,29 +37,55 @@ def _next_payer(pools: Pools, owned: Amounts, pool: Form) -> Form | None:
     return next((group for group in around if owned.get(group)), None)
 
 
-def burst_room(
+def loan(pools: Pools, used: Amounts, owned: Amounts, pool: Form) -> int:
+    """Return how much of the use of one pool no guarantee pays for, in quanta.
+
+    A group around the pool pays for others inside it first: what it has left then pays
+    for this one.
+    """
+    inside = pools.inside(pool)
+    mine = {form: n for form, n in used.items() if form in inside}
+    own = {p: n for p, n in owned.items() if pool in pools.chain(p)}
+    rest = sum(borrowed(pools, mine, own).values())
+    around = pools.chain(pool)[1:]
+    if rest and any(owned.get(group) for group in around):
+        others = {form: n for form, n in used.items() if form not in inside}
+        costs = _costs(pools, others, owned)
+        for group in around:
+            rest = max(0, rest - max(0, owned.get(group, 0) - costs.get(group, 0)))
+    return rest
+
+
+def idle(pools: Pools, used: Amounts, owned: Amounts, form: Form) -> int:
+    """Return the guarantee that more use of a form would be paid from, in quanta."""
+    costs = _costs(pools, used, owned)
+    payers = [form, *(g for g in pools.chain(form)[1:] if owned.get(g))]
+    return sum(max(0, owned.get(p, 0) - costs.get(p, 0)) for p in payers)
+
+
+def burst_left(
     pools: Pools,
     used: Amounts,
     promised: Amounts,
     own_limits: Amounts,
     burst_milli: int,
-    form: Form,
 ) -> int:
-    """Return how much more of a form the burst bound allows, in quanta.
+    """Return what the burst bound leaves, in quanta x worth; negative if overdrawn.
 
-    Pools with a borrowing limit of their own neither count nor are bound.
+    Use of forms with a borrowing limit of their own does not count.
     """
-
-    def is_bound(pool: Form) -> bool:
-        return not any(around in own_limits for around in pools.chain(pool))
-
-    if not is_bound(form):
-        return UNLIMITED
+    bound = {
+        form: n
+        for form, n in used.items()
+        if not any(pool in own_limits for pool in pools.chain(form))
+    }
     total = sum(amount * pools.value(pool) for pool, amount in promised.items())
-    loans = borrowed(pools, used, promised)
-    spent = sum(n * pools.value(pool) for pool, n in loans.items() if is_bound(pool))
-    left = max(0, burst_milli * total // 1000 - spent)
-    costs = _costs(pools, used, promised)
+    loans = borrowed(pools, bound, promised)
+    spent = sum(n * pools.value(pool) for pool, n in loans.items())
+    return burst_milli * total // 1000 - spent
+
+
+def worth(pools: Pools, promised: Amounts, form: Form) -> int:
+    """Return the worth of a quantum borrowed of a form: that of its last payer."""
     payers = [form, *(g for g in pools.chain(form)[1:] if promised.get(g))]
-    idle = (max(0, promised.get(p, 0) - costs.get(p, 0)) for p in payers)
-    return sum(idle) + left // pools.value(payers[-1])
+    return pools.value(payers[-1])

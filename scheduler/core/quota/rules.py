@@ -37,7 +37,7 @@ def refusals(
     known = before.queues if before is not None else {}
     changed = [queue for queue in queues if known.get(queue.name) != queue]
     found = list(_group_faults(fleet, capacity or {}))
-    found.extend(fault for queue in changed for fault in _own_faults(queue))
+    found.extend(fault for queue in changed for fault in _own_faults(queue, tree))
     worse = (_as_written(s, tree) for s in _worsened(tree.shortages, before))
     found.extend(str(shortage) for shortage in worse if shortage.missing > 0)
     return found
@@ -50,13 +50,15 @@ def _group_faults(fleet: Fleet, capacity: Mapping[Form, int]) -> Iterator[str]:
             yield f"group {group.name!r} is named like a GPU class"
 
 
-def _own_faults(queue: Queue) -> Iterator[str]:
-    limits = dict(queue.limit)
-    for form, count in queue.guarantee:
-        if count > limits.get(form, count):
+def _own_faults(queue: Queue, tree: QuotaTree) -> Iterator[str]:
+    chain = tree.pools.chain
+    for form, limit in queue.limit:
+        inside = [n for pool, n in queue.guarantee if n and form in chain(pool)]
+        if sum(inside) > limit:
+            told = " + ".join(map(str, inside))
             yield (
-                f"guarantee of {form}: {count} is above its own limit of "
-                f"{limits[form]} ({queue.name})"
+                f"guarantee of {form}: {told} is above its own limit of {limit} "
+                f"({queue.name})"
             )
     if not queue.weight and not any(count for _, count in queue.guarantee):
         yield f"weight 0 without a guarantee: {queue.name} could never hold anything"

@@ -29,7 +29,7 @@ from copy import copy
 
 from scheduler.core.gpu import Form
 from scheduler.core.quota.keeping import Keeping
-from scheduler.core.quota.lending import borrowed, burst_room
+from scheduler.core.quota.lending import borrowed, burst_left, idle, loan, worth
 from scheduler.core.quota.pools import Pools
 from scheduler.core.quota.queue import UNLIMITED, Amounts, Fleet, Queue, quanta
 from scheduler.core.quota.scaling import Shortage, scale
@@ -108,12 +108,19 @@ class QuotaTree:
             at = self.queues[at].parent
 
     def _within_limits(self, queue: Queue) -> dict[Form, int]:
-        """Return the guarantees; where an own limit is lower, the limit binds."""
-        limits = self._limits[queue.name]
-        return {
-            pool: min(n, *(limits.get(p, UNLIMITED) for p in self.pools.chain(pool)))
-            for pool, n in quanta(queue.guarantee).items()
-        }
+        """Return the guarantees; where an own limit is lower, the limit binds.
+
+        A limit of a group leaves to each pool inside it what those before it left.
+        """
+        left = dict(self._limits[queue.name])
+        found: dict[Form, int] = {}
+        for pool, amount in sorted(quanta(queue.guarantee).items()):
+            chain = self.pools.chain(pool)
+            found[pool] = min(amount, *(left.get(p, UNLIMITED) for p in chain))
+            for around in chain:
+                if around in left:
+                    left[around] -= found[pool]
+        return found
 
     def path(self, name: TenantName) -> tuple[TenantName, ...]:
         """Return the queue and its ancestors, the root last."""
@@ -198,9 +205,13 @@ class QuotaTree:
 
     def _kept(self, name: TenantName) -> dict[Form, int]:
         lent = quanta(self.queues[name].lending_limit)
-        owned = self._owned[name]
-        kept = {pool: owned.get(pool, 0) - amount for pool, amount in lent.items()}
+        kept = {p: self._inside_of(name, p) - amount for p, amount in lent.items()}
         return {pool: amount for pool, amount in kept.items() if amount > 0}
+
+    def _inside_of(self, name: TenantName, pool: Form) -> int:
+        """Quanta guaranteed of the pool itself and of all inside it."""
+        chain, owned = self.pools.chain, self._owned[name]
+        return sum(n for other, n in owned.items() if pool in chain(other))
 
     # -- rules ---------------------------------------------------------------
 
@@ -224,7 +235,8 @@ class QuotaTree:
         """Return the most quanta the queue may hold, ``UNLIMITED`` if nothing binds.
 
         It counts from what was promised: lost nodes put nobody above a ceiling. A
-        borrowing limit counts from all that is guaranteed inside and around the pool.
+        borrowing limit counts from all that could pay for the pool; where groups pay,
+        ``own_room`` knows more exactly what is borrowed.
         """
         known = self._ceilings.get((name, pool))
         if known is None:
@@ -304,28 +316,86 @@ class QuotaTree:
 
     def own_room(self, name: TenantName, form: Form) -> int:
         """Quanta that may still be charged before a bound of this queue is met."""
-        used, left = self._used[name], UNLIMITED
-        for pool in self.pools.chain(form):
+        return self._room_beside(name, form, self._used[name])
+
+    def _room_beside(self, name: TenantName, form: Form, used: Amounts) -> int:
+        """Quanta that may be charged beside some use before an own bound is met."""
+        left, chain = UNLIMITED, self.pools.chain(form)
+        for pool in chain:
             free = self.ceiling(name, pool) - used.get(pool, 0)
             if free < left:
                 left = free
+        if len(chain) > 1:
+            left = min(left, self._loan_room(name, form, used))
         if self.is_burst_bound(name):
-            left = min(left, self._burst_room(name, form))
+            left = min(left, self._burst_room(name, form, used))
+        return left
+
+    def _loan_room(self, name: TenantName, form: Form, used: Amounts) -> int:
+        """Quanta until a borrowing limit around a form in a group is met."""
+        limits = self._loans[name] if self.queues[name].weight else {form: 0}
+        left, promised = UNLIMITED, self._promised[name]
+        for pool in self.pools.chain(form):
+            if pool in limits:
+                more = limits[pool] - loan(self.pools, used, promised, pool)
+                left = min(left, more + idle(self.pools, used, promised, form))
         return left
 
     def is_burst_bound(self, name: TenantName) -> bool:
         """Whether what the queue borrows is bound by value over all forms."""
         return name in self._bounded
 
-    def _burst_room(self, name: TenantName, form: Form) -> int:
+    def _burst_room(self, name: TenantName, form: Form, used: Amounts) -> int:
+        pools, loans = self.pools, self._loans[name]
+        if any(pool in loans for pool in pools.chain(form)):
+            return UNLIMITED
+        promised = self._promised[name]
+        left = max(0, self._burst_left(name, used)) // worth(pools, promised, form)
+        return left + idle(pools, used, promised, form)
+
+    def _burst_left(self, name: TenantName, used: Amounts) -> int:
         burst = self.queues[name].burst_milli
         assert burst is not None
-        used, promised, loans = (
-            self._used[name],
-            self._promised[name],
-            self._loans[name],
+        promised, loans = self._promised[name], self._loans[name]
+        return burst_left(self.pools, used, promised, loans, burst)
+
+    def is_overdrawn(self, name: TenantName) -> bool:
+        """Whether the queue borrows more than a bound over several forms allows."""
+        used, promised = self._used[name], self._promised[name]
+        if self.is_burst_bound(name) and self._burst_left(name, used) < 0:
+            return True
+        if self.queues[name].parent is None:
+            for pool, ceiling in self._top_ceiling.items():
+                if self._top_over.get(pool, 0) > ceiling and used.get(pool):
+                    return True
+        return bool(self.pools.members) and any(
+            loan(self.pools, used, promised, pool) > limit
+            for pool, limit in self._loans[name].items()
         )
-        return burst_room(self.pools, used, promised, loans, burst, form)
+
+    def is_cross_bound(self, name: TenantName) -> bool:
+        """Whether some bound of the queue spans several forms."""
+        spanning = {*self._limits[name], *self._loans[name]} & self.pools.members.keys()
+        return bool(spanning) or self.is_burst_bound(name)
+
+    def may_hold(
+        self, name: TenantName, wants: Mapping[Form, Sequence[int]]
+    ) -> dict[Form, int]:
+        """Return how much of what is wanted the queue's own bounds would let it hold.
+
+        Parameters
+        ----------
+        wants
+            Quanta per form and tier; the most urgent tier is served first.
+        """
+        used: dict[Form, int] = {}
+        forms = sorted(wants)
+        for tier in zip(*(wants[form] for form in forms), strict=True):
+            for form, want in zip(forms, tier, strict=True):
+                part = min(want, max(0, self._room_beside(name, form, used)))
+                for pool in self.pools.chain(form) if part else ():
+                    used[pool] = used.get(pool, 0) + part
+        return {form: used.get(form, 0) for form in wants}
 
     def fleet_room(self, name: TenantName, form: Form) -> int:
         """Quanta that may still be charged below the fleet's burst ceiling."""
@@ -333,8 +403,8 @@ class QuotaTree:
         for pool in self.pools.chain(form):
             ceiling = self._top_ceiling.get(pool)
             if ceiling is not None:
-                idle = self.entitled(root, pool) - self.used(root, pool)
-                left = min(left, ceiling - self._top_over.get(pool, 0) + max(0, idle))
+                more = idle(self.pools, self._used[root], self._promised[root], form)
+                left = min(left, ceiling - self._top_over.get(pool, 0) + more)
         return left
 
     def available(self, name: TenantName, form: Form) -> int:
@@ -382,22 +452,23 @@ class QuotaTree:
     def charge(self, name: TenantName, form: Form, amount: int) -> None:
         """Charge quanta to the tenant and its ancestors; negative gives them back."""
         path, chain = self._paths[name], self.pools.chain(form)
-        if self._top_ceiling:
-            self._charge_top(path[-1], chain, amount)
+        before = self._top_loans(path[-1])
         for queue in path:
             used = self._used[queue]
             for pool in chain:
                 used[pool] = used.get(pool, 0) + amount
+        for pool, after in self._top_loans(path[-1]).items():
+            rise = after - before[pool]
+            self._top_over[pool] = self._top_over.get(pool, 0) + rise
         for pool in chain:
             self._top[pool] = self._top.get(pool, 0) + amount
         if self._keeping is not None:
             self._keeping.charge(path, form, amount)
 
-    def _charge_top(self, root: TenantName, chain: Sequence[Form], amount: int) -> None:
-        for pool in chain:
-            used, owned = self.used(root, pool), self.entitled(root, pool)
-            rise = max(0, used + amount - owned) - max(0, used - owned)
-            self._top_over[pool] = self._top_over.get(pool, 0) + rise
+    def _top_loans(self, root: TenantName) -> dict[Form, int]:
+        """Quanta of each pool with a fleet ceiling that a root holds as burst."""
+        used, promised = self._used[root], self._promised[root]
+        return {p: loan(self.pools, used, promised, p) for p in self._top_ceiling}
 
     def release(self, name: TenantName, form: Form, amount: int) -> None:
         """Give back what was charged."""
