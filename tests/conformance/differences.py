@@ -2,15 +2,16 @@
 
 A difference is a predicate over a case's inputs. Where it holds, an answer other than
 the peer's counts as `differs`; where it does not hold, the same answer is a failure.
+Where our own rule can be restated (`strict`) the answer must also be the one it gives.
 The predicates are as narrow as the peer's published formula lets them be: they hold
 where the rule we do not share shows in this very case. Ids say where that was seen;
 nothing is looked up by them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tests.conformance.amounts import exact, scale_of, table
 from tests.conformance.kinds import kai_shares, koordinator
@@ -22,6 +23,7 @@ from tests.conformance.oracles import (
     tiers,
     tilted_once,
 )
+from tests.conformance.strict import agrees, answer
 from tests.conformance.verdict import Case
 
 
@@ -34,11 +36,18 @@ class Difference:
     holds: Callable[[Case], bool]
     reason: str
     seen: tuple[str, ...] = ()
+    ours: Callable[[Case], Mapping[str, Any]] | None = None
 
 
-def difference(kind: str, case: Case) -> Difference | None:
-    """Find why our answer to a case may be another one."""
-    return next((d for d in TABLE if kind in d.kinds and d.holds(case)), None)
+def difference(kind: str, case: Case, got: object) -> Difference | None:
+    """Find why what we got for a case may be another answer than the peer's.
+
+    None where no rule says so, or the answer is not the one of our rule either.
+    """
+    found = next((d for d in TABLE if kind in d.kinds and d.holds(case)), None)
+    if found is None or found.ours is None or agrees(got, found.ours(case)):
+        return found
+    return None
 
 
 # -- KAI: one division --------------------------------------------------------
@@ -241,6 +250,7 @@ TABLE: Final = (
         name="lower tier is served first",
         kinds=_FLAT,
         holds=lower_tier_is_served_first,
+        ours=answer,
         reason="KAI lets leftovers of rounding leak to a lower priority; we serve it"
         " once the higher one has all it asks for (peers.md 2.2 A)",
     ),
@@ -248,6 +258,7 @@ TABLE: Final = (
         name="more is given than asked",
         kinds=_FLAT,
         holds=more_is_given_than_asked,
+        ours=answer,
         reason="KAI gives a leftover unit whole to a queue that wants less; nobody gets"
         " more than it asks for (peers.md 2.2 B)",
     ),
@@ -255,6 +266,7 @@ TABLE: Final = (
         name="past use tilts without bound",
         kinds=_FLAT,
         holds=past_use_tilts_without_bound,
+        ours=answer,
         reason="KAI lets past use, of the owner's own guarantee too, take a weight away"
         " wholly; what was borrowed tilts ours within bounds (peers.md 2.2 C)",
     ),
@@ -262,6 +274,7 @@ TABLE: Final = (
         name="fractions are rounded",
         kinds=_FLAT,
         holds=fractions_are_rounded,
+        ours=answer,
         reason="KAI rounds to whole units what is limited; where fractions of a GPU are"
         " asked for, we divide exactly (peers.md 2.2 B)",
     ),
@@ -269,6 +282,7 @@ TABLE: Final = (
         name="every round is rounded",
         kinds=_FLAT,
         holds=every_round_is_rounded,
+        ours=answer,
         reason="KAI rounds down in every round, also what others hand back; we find the"
         " level exactly and round once",
     ),
@@ -276,6 +290,7 @@ TABLE: Final = (
         name="parent asks more than its children may hold",
         kinds=("fair_share_hierarchical",),
         holds=parent_asks_more_than_its_children_may_hold,
+        ours=answer,
         reason="KAI holds share for a parent that its children cannot use; a parent"
         " asks for what its children may hold (peers.md 2.2 E)",
     ),
@@ -283,6 +298,7 @@ TABLE: Final = (
         name="children own more than their parent",
         kinds=("fair_share_hierarchical",),
         holds=children_own_more_than_their_parent,
+        ours=answer,
         reason="KAI leaves guarantees above the parent's to first come, first served;"
         " we scale them to it by a written rule (peers.md 2.2 F)",
     ),
@@ -290,6 +306,7 @@ TABLE: Final = (
         name="remainders are given every round",
         kinds=("koordinator_runtime_quota",),
         holds=remainders_are_given_every_round,
+        ours=answer,
         reason="Koordinator hands out remainders in each round of its redistribution;"
         " we find the level exactly and round once",
     ),

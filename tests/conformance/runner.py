@@ -101,7 +101,7 @@ def _judge(case: Case, kind: str, name: str) -> Result:
     outcome: Outcome = "passed"
     reason = ""
     if not verdict.agrees:
-        found = difference(kind, case)
+        found = difference(kind, case, verdict.got)
         outcome = "failed" if found is None else "differs"
         why = "" if found is None else f"{found.name}: {found.reason}; "
         reason = f"{why}{_answers(verdict)}"

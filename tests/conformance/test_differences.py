@@ -1,6 +1,6 @@
 """Every difference on purpose, in its smallest example, with both answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from tests.conformance.differences import TABLE
 from tests.conformance.kinds import ADAPTERS
 from tests.conformance.runner import judge
+from tests.conformance.verdict import Case, Verdict
 
 
 @dataclass(frozen=True)
@@ -197,3 +198,59 @@ def test_a_difference_excuses_nothing_where_its_rule_does_not_show() -> None:
     """The same queues with room for all: another answer is a plain failure."""
     wrong = {**LEAK.case, "total": 11}
     assert judge(wrong, "x").outcome == "failed"
+
+
+TAMPERED = sorted(
+    name for name in EXAMPLES if name not in ("weight 0 borrows", "half-life is 0")
+)
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_a_difference_excuses_our_rule_and_no_other_answer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit given to another queue than our rule says is a plain failure."""
+    case = EXAMPLES[name].case
+    honest = ADAPTERS[case["kind"]]
+
+    def tampered(case: Case) -> Verdict:
+        verdict = honest(case)
+        return replace(verdict, agrees=False, got=_moved(verdict.got))
+
+    assert judge(case, "x").outcome == "differs"
+    monkeypatch.setitem(ADAPTERS, case["kind"], tampered)
+    assert judge(case, "x").outcome == "failed"
+
+
+def _moved(got: Any) -> Any:
+    """Take a unit from the first queue and give it to the last."""
+    if "fair_share" in got:
+        return {**got, "fair_share": _moved(got["fair_share"])}
+    first, *_, last = got
+    return {**got, first: got[first] - 1, last: got[last] + 1}
+
+
+def test_several_resources_are_held_to_our_rule_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One wrong number among right ones is enough."""
+    queues = [
+        {
+            "name": row["name"],
+            "priority": row["priority"],
+            "resources": {"gpu": {"over_quota_weight": 1, "request": row["request"]}},
+        }
+        for row in LEAK.case["queues"]
+    ]
+    theirs = {"a": {"gpu": 2}, "b": {"gpu": 2}, "c": {"gpu": 1}}
+    case = {
+        "kind": "fair_share_multi",
+        "total": {"gpu": 5},
+        "queues": queues,
+        "expected": {"fair_share": theirs},
+    }
+    assert judge(case, "x").outcome == "differs"
+    wrong = {"a": {"gpu": 2}, "b": {"gpu": 3}, "c": {"gpu": 0}}
+    tampered = Verdict(False, wrong, theirs)
+    monkeypatch.setitem(ADAPTERS, "fair_share_multi", lambda case: tampered)
+    assert judge(case, "x").outcome == "failed"
