@@ -18,6 +18,7 @@ from scheduler.core.engine.views import Policy
 from scheduler.core.events import Action
 from scheduler.core.fairness import (
     TIERS,
+    Guarantee,
     Rank,
     Spending,
     Standing,
@@ -83,14 +84,27 @@ class TenantView:
     @cached_property
     def cover(self) -> dict[GangId, Form]:
         """Gangs the guarantee pays for, and in which form."""
-        guarantees = self._tree.guarantees(self._tenant)
-        return covered_forms(self.standings, guarantees, self._tree.pools)
+        return covered_forms(self.standings, guarantee_of(self._tree, self._tenant))
+
+    @cached_property
+    def pinned(self) -> list[Standing]:
+        """Gangs as queues above see them: on the form that the guarantee pays for.
+
+        Else a guarantee above could pay for a gang on one form, and that of the tenant
+        on another.
+        """
+        return [
+            replace(standing, form=form, quanta=quanta, also=())
+            if standing.also and standing.gang in self.cover
+            else standing
+            for standing in self.standings
+            for form, quanta in (self.wish(standing),)
+        ]
 
     @cached_property
     def promised(self) -> list[tuple[Standing, Form]]:
         """Gangs that are covered if those that no room was found for count too."""
-        guarantees = self._tree.guarantees(self._tenant)
-        cover = covered_forms(self._all, guarantees, self._tree.pools)
+        cover = covered_forms(self._all, guarantee_of(self._tree, self._tenant))
         return [(s, cover[s.gang]) for s in self._all if s.gang in cover]
 
     def seen(self, standing: Standing) -> Standing:
@@ -150,6 +164,11 @@ class TenantView:
             form = self.cover.get(standing.gang, standing.form)
             return form, dict(((standing.form, standing.quanta), *standing.also))[form]
         return standing.form, standing.quanta
+
+
+def guarantee_of(tree: QuotaTree, name: TenantName) -> Guarantee:
+    """Return what a queue's gangs may be paid from."""
+    return Guarantee(tree.guarantees(name), tree.pools, tree.group_bounds(name))
 
 
 def _without(standing: Standing, forms: Collection[Form]) -> Standing | None:
@@ -297,8 +316,8 @@ class Known:
             return self.view(queue).cover
         found = self._covers.get(queue)
         if found is None:
-            below, owned = self.standings_below(queue), self.tree.guarantees(queue)
-            found = covered_forms(below, owned, self.tree.pools)
+            below = self.standings_below(queue)
+            found = covered_forms(below, guarantee_of(self.tree, queue))
             self._covers[queue] = found
         return found
 
@@ -307,8 +326,8 @@ class Known:
         at, _ = self.tree.parting(leaving.tenant, against)
         found = self._spending.get(at)
         if found is None:
-            below, owned = self.standings_below(at), self.tree.guarantees(at)
-            found = Spending(below, owned, self.tree.pools)
+            below = self.standings_below(at)
+            found = Spending(below, guarantee_of(self.tree, at))
             self._spending[at] = found
         return found.would_pay(self.view(leaving.tenant).seen(leaving.seated()))
 
@@ -326,7 +345,7 @@ class Known:
 
     def standings_below(self, queue: TenantName) -> list[Standing]:
         """Gangs below `queue` that run or may be decided."""
-        found = list(self.view(queue).standings)
+        found = list(self.view(queue).pinned)
         for child in self.tree.children.get(queue, ()):
             found.extend(self.standings_below(child))
         return found

@@ -163,28 +163,32 @@ class Lane:
         A tenant's own order is by class and priority whatever the shares say, so that
         nothing is started that its next gang would preempt.
         """
-        state = self.state
-        view, queue = state.view(tenant), state.tree.queues[tenant]
+        state, view = self.state, self.state.view(tenant)
+        path = state.tree.path(tenant)[::-1]
         reached: dict[Form, int] = {}
-        shares: dict[Form, int] = {}
         latest: tuple[object, ...] = ()
         for own, gang in sorted((_own_order(gang, view), gang) for gang in gangs):
             form, quanta = view.wish(gang.waiting(state.possible_forms(gang)))
-            if form not in reached:
-                reached[form] = state.tree.used(tenant, form)
-                shares[form] = state.shares.turn_share(tenant, form)
-            mine = turn(
-                covered=False,  # by bands, above
-                used=reached[form],
-                quanta=quanta,
-                share=shares[form],
-                priority=queue.priority,
-                borrowed=state.shares.loan(tenant),
-                order=queue.order,
-            )
-            reached[form] += quanta
+            before = reached.get(form, 0)
+            mine = tuple(self._turn(queue, form, before, quanta) for queue in path)
+            reached[form] = before + quanta
             latest = max(latest, mine)
             yield (own[0], latest, *own[1:]), gang
+
+    def _turn(
+        self, queue: TenantName, form: Form, started: int, quanta: int
+    ) -> tuple[object, ...]:
+        """Sort key of a queue among its siblings, once `started` quanta have begun."""
+        state, rules = self.state, self.state.tree.queues[queue]
+        return turn(
+            covered=False,  # by bands, above
+            used=state.tree.used(queue, form) + started,
+            quanta=quanta,
+            share=state.shares.turn_share(queue, form),
+            priority=rules.priority,
+            borrowed=state.shares.loan(queue),
+            order=rules.order,
+        )
 
     def ask(self, gang: Gang) -> Ask:
         """Return the gang as the allocator sees it."""
@@ -292,28 +296,34 @@ class Lane:
         return False
 
     def _candidates(self, gang: Gang, taker: Taker, court: Court) -> Iterator[Gang]:
-        """Find gangs on the taker's form that some rule might let go for it."""
-        state, form = self.state, taker.form
-        for other in state.gangs.by_phase[Phase.LEAVING].values():
-            if other.form != form or other.overdue:
-                continue
-            if not self._is_protected(other, gang.tenant):
+        """Find gangs that some rule might let go for the taker.
+
+        On its form; where it lacks quota, on any form: they may hold what it lacks.
+        """
+        lacks_quota = taker.quanta > self.state.tree.room(taker.tenant, taker.form)
+        for other in self._losers(gang, taker, court):
+            if other.form == taker.form or lacks_quota:
+                yield other
+
+    def _losers(self, gang: Gang, taker: Taker, court: Court) -> Iterator[Gang]:
+        state, phases = self.state, self.state.gangs.by_phase
+        for other in phases[Phase.LEAVING].values():
+            if not other.overdue and not self._is_protected(other, gang.tenant):
                 yield other
         rule, ours = state.tree.queues[gang.tenant].preempt_within, _urgency(gang)
         for other in state.gangs.running_of(gang.tenant):
-            if other.form == form and outranks(rule, ours, _urgency(other)):
+            if outranks(rule, ours, _urgency(other)):
                 yield other
         takes_burst = may_take_burst(taker, court)
-        for other in state.gangs.by_phase[Phase.HELD].values():
+        for other in phases[Phase.HELD].values():
             own = other.tenant == gang.tenant
-            wins = outranks(rule, ours, _urgency(other)) if own else takes_burst
-            if other.form == form and wins:
+            if outranks(rule, ours, _urgency(other)) if own else takes_burst:
                 yield other
         if takes_burst:
             for tenant in state.tree.queues:
                 if tenant != gang.tenant:
                     at, _ = state.tree.parting(tenant, gang.tenant)
-                    yield from (g for g in state.burst(tenant, at) if g.form == form)
+                    yield from state.burst(tenant, at)
 
     # -- 5: time of the next look --------------------------------------------------
 

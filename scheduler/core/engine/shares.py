@@ -14,6 +14,7 @@ from fractions import Fraction
 from scheduler.core.fairness import (
     TIERS,
     Division,
+    Guarantee,
     Standing,
     UsageMemory,
     borrowed_share,
@@ -53,6 +54,8 @@ class Shares:
         self._tilted: Division | None = None
         self._changed: set[TenantName] = set()
         self._loans: dict[TenantName, float] = {}
+        self._entitled: dict[TenantName, dict[Form, int]] = {}
+        self._bound: frozenset[TenantName] = frozenset()  # over several forms
 
     # -- what has changed --------------------------------------------------------
 
@@ -64,6 +67,8 @@ class Shares:
         elif self._memory is None:
             self._memory = UsageMemory(tree.fleet.half_life_s)
         self._division = self._tilted = None
+        self._entitled.clear()
+        self._bound = frozenset(q for q in tree.queues if tree.is_cross_bound(q))
         self._borrowers.update(tree.queues)
         self._loans.clear()
 
@@ -108,19 +113,40 @@ class Shares:
             wanted = self._wants(tenant).wanted
             for form in sorted(self._division.asked_for(tenant).union(wanted)):
                 self._division.ask(tenant, form, wanted.get(form, [0] * TIERS))
-        if self._tree.pools.members:
+        if changed and (self._tree.pools.members or self._bound):
             above = {queue for name in changed for queue in self._tree.path(name)}
-            for queue in sorted(above):
+            deepest = sorted(above, key=lambda q: (-len(self._tree.path(q)), q))
+            for queue in deepest:
                 self._entitle(self._division, queue)
+                if queue in self._bound:
+                    self._limit(self._division, queue)
         return self._division
 
     def _entitle(self, division: Division, queue: TenantName) -> None:
         """Say which forms the queue's guarantees of groups are spent on."""
-        owned, pools = self._tree.guarantees(queue), self._tree.pools
-        if any(owned.get(group) for group in pools.members):
-            amounts = entitlements(self._wants(queue).standings(), owned, pools)
-            for form in sorted(set(pools.forms()) | amounts.keys()):
-                division.entitle(queue, form, amounts.get(form, 0))
+        tree = self._tree
+        owned, pools = tree.guarantees(queue), tree.pools
+        if not any(owned.get(group) for group in pools.members):
+            return
+        owed: dict[Form, int] = {}
+        for child in tree.children.get(queue, ()):
+            amounts = self._entitled.get(child) or _forms_only(tree, child)
+            for form, amount in amounts.items():
+                owed[form] = owed.get(form, 0) + amount
+        guarantee = Guarantee(owned, pools, tree.group_bounds(queue))
+        amounts = entitlements(self._wants(queue).standings(), guarantee, owed=owed)
+        self._entitled[queue] = amounts
+        for form in sorted(set(pools.forms()) | amounts.keys()):
+            division.entitle(queue, form, amounts.get(form, 0))
+
+    def _limit(self, division: Division, queue: TenantName) -> None:
+        """Say what the bounds of a queue over several forms let it hold of each."""
+        wants: dict[Form, list[int]] = {}
+        for standing in self._wants(queue).standings():
+            row = wants.setdefault(standing.form, [0] * TIERS)
+            row[standing.workload_class] += standing.quanta
+        for form, most in self._tree.may_hold(queue, wants).items():
+            division.bound(queue, form, min(most, self._tree.ceiling(queue, form)))
 
     # -- the past --------------------------------------------------------------------
 
@@ -172,3 +198,8 @@ class Shares:
     def _worth(self, amounts: Mapping[Form, int]) -> Fraction:
         """Add up amounts by value."""
         return Fraction(sum(n * self._tree.value(pool) for pool, n in amounts.items()))
+
+
+def _forms_only(tree: QuotaTree, queue: TenantName) -> dict[Form, int]:
+    groups = tree.pools.members
+    return {p: n for p, n in tree.guarantees(queue).items() if p not in groups}

@@ -78,7 +78,15 @@ def _as_written(shortage: Shortage, tree: QuotaTree) -> Shortage:
 def _worsened(
     shortages: Iterable[Shortage], before: QuotaTree | None
 ) -> Iterator[Shortage]:
-    old = {(s.queue, s.form): s.missing for s in before.shortages} if before else {}
+    """Yield what is missing now and was not: of the pool, or of what it is had from."""
     for shortage in shortages:
-        if shortage.missing > old.get((shortage.queue, shortage.form), 0):
+        old = 0
+        for known in before.shortages if before else ():
+            near = before.pools.chain(known.form) if before else ()
+            around = before.pools.chain(shortage.form) if before else ()
+            if known.queue == shortage.queue and (
+                shortage.form in near or known.form in around
+            ):
+                old += known.missing
+        if shortage.missing > old:
             yield shortage

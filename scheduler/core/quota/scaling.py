@@ -18,6 +18,10 @@ Children = Callable[[TenantName | None], Sequence[Queue]]
 Promises = Mapping[TenantName, Amounts]
 
 
+MOST_TOLD = 8
+"""Siblings that the text of a shortage names; the others are added up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shortage:
     """More is guaranteed below `queue` (None: at the roots) than can be had at once.
@@ -38,8 +42,12 @@ class Shortage:
 
     def __str__(self) -> str:
         """Say it in numbers: ``guarantees of h100-80gb: 40 + 8 > 44 available``."""
-        terms = " + ".join(devices(amount, self.form) for _, amount in self.parts)
-        names = ", ".join(name for name, _ in self.parts)
+        shown, rest = self.parts[:MOST_TOLD], self.parts[MOST_TOLD:]
+        terms = " + ".join(devices(amount, self.form) for _, amount in shown)
+        names = ", ".join(name for name, _ in shown)
+        if rest:
+            terms += f" + {devices(sum(n for _, n in rest), self.form)}"
+            names += f" and {len(rest)} more"
         there = devices(self.available, self.form)
         whose = f"guaranteed to {self.queue}" if self.queue else "available"
         return f"guarantees of {self.form}: {terms} > {there} {whose} ({names})"
@@ -74,6 +82,37 @@ def served(pools: Pools, supply: Amounts, wanted: Amounts) -> dict[Form, int]:
     return found
 
 
+def resolved(
+    pools: Pools, children: Children, promised: Promises
+) -> dict[TenantName, dict[Form, int]]:
+    """Return the promises with groups turned into the classes that are needed of them.
+
+    What a queue promises its children of a class beyond its own guarantee of the class
+    must come out of its groups: so much of them is a promise of that class.
+    """
+    found: dict[TenantName, dict[Form, int]] = {}
+
+    def climb(queue: Queue) -> None:
+        mine = found[queue.name] = dict(promised[queue.name])
+        needed: dict[Form, int] = {}
+        for child in children(queue.name):
+            climb(child)
+            for form, amount in found[child.name].items():
+                if form not in pools.members:
+                    needed[form] = needed.get(form, 0) + amount
+        for form in sorted(needed):
+            for group in pools.chain(form)[1:]:
+                short = needed[form] - mine.get(form, 0)
+                part = min(max(0, short), mine.get(group, 0))
+                if part:
+                    mine[group] -= part
+                    mine[form] = mine.get(form, 0) + part
+
+    for root in children(None):
+        climb(root)
+    return found
+
+
 def cut(queues: Sequence[Queue], owned: Sequence[int], total: int) -> list[int]:
     """Divide `total` devices among guarantees of `owned` devices, which exceed it."""
     given = [0] * len(queues)
@@ -102,33 +141,74 @@ def scale(
     when they are promised more than their parent was; that the parent is short itself
     is told of the parent alone. Without a known capacity the roots get all.
     """
-    kept = dict(promised)
-    shortages: list[Shortage] = []
+    scaling = _Scaling(pools, children, promised)
+    scaling.descend(None, capacity, capacity)
+    if pools.members and capacity is not None:
+        classes = _Scaling(pools, children, resolved(pools, children, promised))
+        classes.descend(None, capacity, capacity)
+        scaling.cut_classes(classes)
+    return scaling.kept, scaling.shortages
+
+
+class _Scaling:
+    """One walk down the tree with promises that may be too large."""
+
+    def __init__(self, pools: Pools, children: Children, promised: Promises) -> None:
+        self._pools = pools
+        self._children = children
+        self._promised = promised
+        self.kept: dict[TenantName, Amounts] = dict(promised)
+        self.shortages: list[Shortage] = []
 
     def descend(
-        parent: TenantName | None, promise: Amounts | None, supply: Amounts | None
+        self,
+        parent: TenantName | None,
+        promise: Amounts | None,
+        supply: Amounts | None,
     ) -> None:
-        queues = children(parent)
+        """Give `supply` to the children; they are short of more than `promise`."""
+        queues = self._children(parent)
         wanted: dict[Form, int] = {}
         for queue in queues:
-            for form, amount in promised[queue.name].items():
+            for form, amount in self._promised[queue.name].items():
                 wanted[form] = wanted.get(form, 0) + amount
-        had = wanted if supply is None else served(pools, supply, wanted)
-        due = had if promise is supply else served(pools, promise or {}, wanted)
+        had = wanted if supply is None else served(self._pools, supply, wanted)
+        due = had if promise is supply else served(self._pools, promise or {}, wanted)
         for form in sorted(wanted):
-            owned = [promised[queue.name].get(form, 0) for queue in queues]
+            owned = [self._promised[queue.name].get(form, 0) for queue in queues]
             if due[form] < wanted[form]:
                 parts = zip(queues, owned, strict=True)
                 named = tuple((q.name, n) for q, n in parts if n)
-                shortages.append(Shortage(parent, form, named, due[form]))
+                self.shortages.append(Shortage(parent, form, named, due[form]))
             if had[form] < wanted[form]:
-                unit = charge(form)
-                rest = cut(queues, [n // unit for n in owned], had[form] // unit)
-                for queue, count in zip(queues, rest, strict=True):
-                    if form in promised[queue.name]:
-                        kept[queue.name] = {**kept[queue.name], form: count * unit}
+                self._cut(queues, owned, form, had[form])
         for queue in queues:
-            descend(queue.name, promised[queue.name], kept[queue.name])
+            self.descend(queue.name, self._promised[queue.name], self.kept[queue.name])
 
-    descend(None, capacity, capacity)
-    return kept, shortages
+    def _cut(
+        self, queues: Sequence[Queue], owned: Sequence[int], form: Form, total: int
+    ) -> None:
+        unit = charge(form)
+        rest = cut(queues, [n // unit for n in owned], total // unit)
+        for queue, count in zip(queues, rest, strict=True):
+            if form in self._promised[queue.name]:
+                kept = self.kept[queue.name]
+                self.kept[queue.name] = {**kept, form: count * unit}
+
+    def cut_classes(self, classes: "_Scaling") -> None:
+        """Take over where classes are short that groups were thought to supply."""
+        for name, owned in self.kept.items():
+            less = classes.kept[name]
+            changed = {
+                form: less[form]
+                for form, amount in owned.items()
+                if form not in self._pools.members and less[form] < amount
+            }
+            if changed:
+                self.kept[name] = {**owned, **changed}
+        known = {(shortage.queue, shortage.form) for shortage in self.shortages}
+        self.shortages.extend(
+            shortage
+            for shortage in classes.shortages
+            if shortage.queue is None and (None, shortage.form) not in known
+        )

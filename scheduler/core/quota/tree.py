@@ -24,7 +24,7 @@ a total that contains its children's, not an addition to them (design, section 6
 Amounts are quanta. Forms do not replace one another: each is a pool of its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 
 from scheduler.core.gpu import Form
@@ -32,11 +32,12 @@ from scheduler.core.quota.keeping import Keeping
 from scheduler.core.quota.lending import borrowed, burst_left, idle, loan, worth
 from scheduler.core.quota.pools import Pools
 from scheduler.core.quota.queue import UNLIMITED, Amounts, Fleet, Queue, quanta
-from scheduler.core.quota.scaling import Shortage, scale
+from scheduler.core.quota.scaling import Shortage, resolved, scale
+from scheduler.core.quota.shape import Shape
 from scheduler.core.workload import TenantName
 
 
-class QuotaTree:
+class QuotaTree(Shape):
     """The tree with its charges.
 
     Raises
@@ -48,19 +49,9 @@ class QuotaTree:
     """
 
     def __init__(self, queues: Iterable[Queue], fleet: Fleet | None = None) -> None:
+        super().__init__(queues)
         self.fleet = fleet or Fleet()
         self.pools = Pools(self.fleet)
-        self.queues: dict[TenantName, Queue] = {}
-        for queue in queues:
-            if queue.name in self.queues:
-                raise ValueError(f"queue {queue.name!r} is defined twice")
-            self.queues[queue.name] = queue
-        self.children: dict[TenantName | None, list[TenantName]] = {None: []}
-        self._paths: dict[TenantName, tuple[TenantName, ...]] = {}
-        self._partings: dict[
-            tuple[TenantName, TenantName], tuple[TenantName, TenantName]
-        ] = {}
-        self._link()
         self._limits = {n: quanta(q.limit) for n, q in self.queues.items()}
         self._promised: dict[TenantName, Amounts] = {
             name: self._within_limits(queue) for name, queue in self.queues.items()
@@ -80,32 +71,11 @@ class QuotaTree:
         self._owned: Mapping[TenantName, Amounts] = self._promised
         self._shortages: tuple[Shortage, ...] = ()
         self._keeping: Keeping | None = None
+        self._group_bounds: dict[TenantName, dict[Form, int]] = {}
         self._capacity: dict[Form, int] | None = None  # unknown: roots get all
         self._settled = False
         self._twin: QuotaTree | None = None
         self._potentials: dict[tuple[TenantName, Form], int] = {}
-
-    # -- shape ---------------------------------------------------------------
-
-    def _link(self) -> None:
-        for name, queue in self.queues.items():
-            if queue.parent is not None and queue.parent not in self.queues:
-                raise ValueError(f"queue {name!r}: unknown parent {queue.parent!r}")
-            self.children.setdefault(queue.parent, []).append(name)
-        for name in self.queues:
-            self._paths[name] = tuple(self._climb(name))
-        for siblings in self.children.values():
-            siblings.sort(key=lambda name: (self.queues[name].order, name))
-
-    def _climb(self, name: TenantName) -> Iterator[TenantName]:
-        seen: set[TenantName] = set()
-        at: TenantName | None = name
-        while at is not None:
-            if at in seen:
-                raise ValueError(f"queue {name!r}: its parents form a cycle")
-            seen.add(at)
-            yield at
-            at = self.queues[at].parent
 
     def _within_limits(self, queue: Queue) -> dict[Form, int]:
         """Return the guarantees; where an own limit is lower, the limit binds.
@@ -120,29 +90,6 @@ class QuotaTree:
             for around in chain:
                 if around in left:
                     left[around] -= found[pool]
-        return found
-
-    def path(self, name: TenantName) -> tuple[TenantName, ...]:
-        """Return the queue and its ancestors, the root last."""
-        return self._paths[name]
-
-    def is_leaf(self, name: TenantName) -> bool:
-        """Whether pods may be charged to the queue."""
-        return name in self.queues and not self.children.get(name)
-
-    def parting(self, a: TenantName, b: TenantName) -> tuple[TenantName, TenantName]:
-        """Return the ancestors of two tenants just below where their paths meet.
-
-        Protection between tenants is judged at these siblings (design, section 6).
-        """
-        found = self._partings.get((a, b))
-        if found is None:
-            path_a, path_b = self._paths[a], self._paths[b]
-            shared = set(path_a) & set(path_b)
-            below_a = [name for name in path_a if name not in shared]
-            below_b = [name for name in path_b if name not in shared]
-            found = (below_a[-1] if below_a else a, below_b[-1] if below_b else b)
-            self._partings[a, b] = found
         return found
 
     # -- what is there ---------------------------------------------------------
@@ -175,6 +122,7 @@ class QuotaTree:
             self.pools, self._queues_below, self._promised, self._capacity
         )
         self._shortages = tuple(shortages)
+        self._group_bounds.clear()
         if self._keeps and (owned != self._owned or self._keeping is None):
             self._owned = owned
             self._keeping = self._open_books()
@@ -226,6 +174,34 @@ class QuotaTree:
         if not self._settled:
             self._settle()
         return self._owned[name]
+
+    def group_bounds(self, name: TenantName) -> Amounts:
+        """Return, by class, how much of it the queue's groups may pay for, in quanta.
+
+        What is there and promised to nobody as that class; and what the queue itself
+        promises its children of the class out of its groups.
+        """
+        self._settle()
+        if not self.pools.members or self._capacity is None:
+            return {}
+        if not self._group_bounds:
+            self._bind_groups()
+        return self._group_bounds[name]
+
+    def _bind_groups(self) -> None:
+        needs = resolved(self.pools, self._queues_below, self._owned)
+        forms = self.pools.forms()
+        roots = [needs[root] for root in self.children[None]]
+        free = {
+            form: self.capacity.get(form, 0) - sum(n.get(form, 0) for n in roots)
+            for form in forms
+        }
+        for name, need in needs.items():
+            owned = self._owned[name]
+            self._group_bounds[name] = {
+                form: max(0, free[form]) + need.get(form, 0) - owned.get(form, 0)
+                for form in forms
+            }
 
     def promised(self, name: TenantName) -> Amounts:
         """All guarantees of one queue as its owner wrote them, quanta by pool."""

@@ -227,8 +227,13 @@ def _may_trade_burst(taker: Taker, victim: Holding, court: Court) -> bool:
 
 
 def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
-    """Whether some rule lets the taker evict the victim."""
-    if victim.form != taker.form:
+    """Whether some rule lets the taker evict the victim.
+
+    One on another form gives back quota only, and only where that is what the taker
+    lacks: what is covered may claim it, and a tenant's more urgent work from its own.
+    """
+    room = court.tree.room
+    if victim.form != taker.form and taker.quanta <= room(taker.tenant, taker.form):
         return False
     if victim.leaving:
         return True
@@ -238,7 +243,11 @@ def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
         return True
     if covered_takes_burst(taker, victim, court):
         return True
-    return not victim.planned and (
-        inference_takes_lower(taker, victim, court)
-        or toward_shares(taker, victim, court)
+    return (
+        not victim.planned
+        and victim.form == taker.form
+        and (
+            inference_takes_lower(taker, victim, court)
+            or toward_shares(taker, victim, court)
+        )
     )

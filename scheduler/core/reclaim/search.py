@@ -113,7 +113,8 @@ def find_exchange(
     allowed
         Nodes that are open to a pod; a pod that is not listed may go anywhere.
     """
-    fitting = [holding for holding in holdings if holding.form == taker.form]
+    lacks_quota = taker.quanta > court.tree.room(taker.tenant, taker.form)
+    fitting = [h for h in holdings if h.form == taker.form or lacks_quota]
     dues = court.dues(taker, (holding.tenant for holding in fitting))
     fitting.sort(key=lambda holding: (dues[holding.tenant], holding.gang))
     priced = [(lost_work(holding, court), holding) for holding in fitting]
