@@ -125,8 +125,34 @@ class Rules:
     # -- scaling ---------------------------------------------------------------
 
     def _scaled(self) -> dict[TenantName, dict[Form, int]]:
+        """As written, and no class beyond what is left of it for those who need it."""
+        owned = self._cut_to_fit({name: self.promised(name) for name in self.queues})
+        classes = self._cut_to_fit(self.resolved())
+        for name, amounts in owned.items():
+            for pool in set(amounts) - set(self.groups):
+                amounts[pool] = min(amounts[pool], classes[name][pool])
+        return owned
+
+    def resolved(self) -> dict[TenantName, dict[Form, int]]:
+        """What is promised, with what children need of a class taken out of groups."""
+        found: dict[TenantName, dict[Form, int]] = {}
+        for name in sorted(self.queues, key=lambda n: -len(self.path(n))):
+            mine = found[name] = dict(self.promised(name))
+            classes = set().union(*(found[child] for child in self.children(name)))
+            for form in sorted(classes - set(self.groups)):
+                need = sum(found[child].get(form, 0) for child in self.children(name))
+                for group in self.chain(form)[1:]:
+                    short = max(0, need - mine.get(form, 0))
+                    part = min(short, mine.get(group, 0))
+                    if part:
+                        mine[form] = mine.get(form, 0) + part
+                        mine[group] -= part
+        return found
+
+    def _cut_to_fit(
+        self, owned: dict[TenantName, dict[Form, int]]
+    ) -> dict[TenantName, dict[Form, int]]:
         """By tenant priority, then pro rata, largest remainder, then the older."""
-        owned = {name: self.promised(name) for name in self.queues}
 
         def descend(parent: TenantName | None, supply: Mapping[Form, int]) -> None:
             names = self.children(parent)
