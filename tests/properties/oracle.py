@@ -126,12 +126,12 @@ class Rules:
 
     def _scaled(self) -> dict[TenantName, dict[Form, int]]:
         """As written, and no class beyond what is left of it for those who need it."""
-        owned = self._cut_to_fit({name: self.promised(name) for name in self.queues})
+        owned = {name: self.promised(name) for name in self.queues}
         classes = self._cut_to_fit(self.resolved())
         for name, amounts in owned.items():
             for pool in set(amounts) - set(self.groups):
                 amounts[pool] = min(amounts[pool], classes[name][pool])
-        return owned
+        return self._cut_to_fit(owned)
 
     def resolved(self) -> dict[TenantName, dict[Form, int]]:
         """What is promised, with what children need of a class taken out of groups."""

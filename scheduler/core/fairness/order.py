@@ -103,7 +103,7 @@ def turn(
     """
     return (
         not covered,
-        used > share or not share,
+        used > share,
         -priority,
         reach(used + quanta, share),
         reach(used, share),

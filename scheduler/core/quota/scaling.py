@@ -143,11 +143,30 @@ def scale(
     """
     scaling = _Scaling(pools, children, promised)
     scaling.descend(None, capacity, capacity)
-    if pools.members and capacity is not None:
-        classes = _Scaling(pools, children, resolved(pools, children, promised))
-        classes.descend(None, capacity, capacity)
-        scaling.cut_classes(classes)
-    return scaling.kept, scaling.shortages
+    if not pools.members or capacity is None:
+        return scaling.kept, scaling.shortages
+    classes = _Scaling(pools, children, resolved(pools, children, promised))
+    classes.descend(None, capacity, capacity)
+    there = {
+        name: _at_most(owned, classes.kept[name], pools)
+        for name, owned in promised.items()
+    }
+    again = _Scaling(pools, children, there)
+    again.descend(None, capacity, capacity)
+    known = {(shortage.queue, shortage.form) for shortage in scaling.shortages}
+    more = [s for s in classes.shortages if (s.queue, s.form) not in known]
+    at_roots = [shortage for shortage in more if shortage.queue is None]
+    return again.kept, [*scaling.shortages, *at_roots]
+
+
+def _at_most(owned: Amounts, classes: Amounts, pools: Pools) -> Amounts:
+    """Cut classes that groups were thought to supply, and are not there."""
+    less = {
+        form: classes[form]
+        for form, amount in owned.items()
+        if form not in pools.members and classes[form] < amount
+    }
+    return {**owned, **less} if less else owned
 
 
 class _Scaling:
@@ -194,21 +213,3 @@ class _Scaling:
             if form in self._promised[queue.name]:
                 kept = self.kept[queue.name]
                 self.kept[queue.name] = {**kept, form: count * unit}
-
-    def cut_classes(self, classes: "_Scaling") -> None:
-        """Take over where classes are short that groups were thought to supply."""
-        for name, owned in self.kept.items():
-            less = classes.kept[name]
-            changed = {
-                form: less[form]
-                for form, amount in owned.items()
-                if form not in self._pools.members and less[form] < amount
-            }
-            if changed:
-                self.kept[name] = {**owned, **changed}
-        known = {(shortage.queue, shortage.form) for shortage in self.shortages}
-        self.shortages.extend(
-            shortage
-            for shortage in classes.shortages
-            if shortage.queue is None and (None, shortage.form) not in known
-        )
