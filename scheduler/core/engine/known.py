@@ -198,7 +198,7 @@ class Known:
         self.actions: list[Action] = []
         self.excused: dict[tuple[TenantName, Form], int] = {}
         self.orphans: frozenset[TenantName] = frozenset()
-        self._forms: list[Form] = []
+        self.forms: list[Form] = []  # that some node offers
         self._aside: dict[GangId, set[Form]] = {}
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
@@ -241,7 +241,7 @@ class Known:
         self.version += 1
         self.epoch += 1
         self._aside.clear()
-        self._forms = self.cluster.forms()
+        self.forms = self.cluster.forms()
         self._views.clear()
         self._covers.clear()
         self._spending.clear()
@@ -253,7 +253,7 @@ class Known:
 
         A gang that names no class takes one its tenant is guaranteed first.
         """
-        forms = gang.forms(self._forms)
+        forms = gang.forms(self.forms)
         if gang.tenant not in self.tree.queues or not forms:
             return forms
         if all(member.pod.demand.classes for member in gang.pods.values()):

@@ -12,7 +12,7 @@ Gang by gang, because a later gang must not take the room that an earlier one co
 had by evicting fewer.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from scheduler.core.allocator import (
     Admission,
@@ -164,31 +164,19 @@ class Lane:
         nothing is started that its next gang would preempt.
         """
         state, view = self.state, self.state.view(tenant)
-        path = state.tree.path(tenant)[::-1]
         reached: dict[Form, int] = {}
+        lines: dict[Form, list[_Sibling]] = {}
         latest: tuple[object, ...] = ()
         for own, gang in sorted((_own_order(gang, view), gang) for gang in gangs):
             form, quanta = view.wish(gang.waiting(state.possible_forms(gang)))
-            before = reached.get(form, 0)
-            mine = tuple(self._turn(queue, form, before, quanta) for queue in path)
-            reached[form] = before + quanta
+            if form not in lines:
+                path = state.tree.path(tenant)[::-1]
+                lines[form] = [_Sibling(state, queue, form) for queue in path]
+            started = reached.get(form, 0)
+            mine = tuple(sibling.turn(started, quanta) for sibling in lines[form])
+            reached[form] = started + quanta
             latest = max(latest, mine)
             yield (own[0], latest, *own[1:]), gang
-
-    def _turn(
-        self, queue: TenantName, form: Form, started: int, quanta: int
-    ) -> tuple[object, ...]:
-        """Sort key of a queue among its siblings, once `started` quanta have begun."""
-        state, rules = self.state, self.state.tree.queues[queue]
-        return turn(
-            covered=False,  # by bands, above
-            used=state.tree.used(queue, form) + started,
-            quanta=quanta,
-            share=state.shares.turn_share(queue, form),
-            priority=rules.priority,
-            borrowed=state.shares.loan(queue),
-            order=rules.order,
-        )
 
     def ask(self, gang: Gang) -> Ask:
         """Return the gang as the allocator sees it."""
@@ -300,30 +288,42 @@ class Lane:
 
         On its form; where it lacks quota, on any form: they may hold what it lacks.
         """
-        lacks_quota = taker.quanta > self.state.tree.room(taker.tenant, taker.form)
-        for other in self._losers(gang, taker, court):
-            if other.form == taker.form or lacks_quota:
-                yield other
+        state, form = self.state, taker.form
+        if taker.quanta > state.tree.room(taker.tenant, form):
+            yield from self._losers(gang, taker, court, state.forms)
+        else:
+            yield from self._losers(gang, taker, court, (form,))
 
-    def _losers(self, gang: Gang, taker: Taker, court: Court) -> Iterator[Gang]:
+    def _losers(
+        self, gang: Gang, taker: Taker, court: Court, forms: Collection[Form]
+    ) -> Iterator[Gang]:
         state, phases = self.state, self.state.gangs.by_phase
         for other in phases[Phase.LEAVING].values():
-            if not other.overdue and not self._is_protected(other, gang.tenant):
+            if other.form not in forms or other.overdue:
+                continue
+            if not self._is_protected(other, gang.tenant):
                 yield other
         rule, ours = state.tree.queues[gang.tenant].preempt_within, _urgency(gang)
         for other in state.gangs.running_of(gang.tenant):
-            if outranks(rule, ours, _urgency(other)):
+            if other.form in forms and outranks(rule, ours, _urgency(other)):
                 yield other
         takes_burst = may_take_burst(taker, court)
         for other in phases[Phase.HELD].values():
             own = other.tenant == gang.tenant
-            if outranks(rule, ours, _urgency(other)) if own else takes_burst:
+            wins = outranks(rule, ours, _urgency(other)) if own else takes_burst
+            if other.form in forms and wins:
                 yield other
         if takes_burst:
-            for tenant in state.tree.queues:
-                if tenant != gang.tenant:
-                    at, _ = state.tree.parting(tenant, gang.tenant)
-                    yield from state.burst(tenant, at)
+            yield from self._burst_of_others(gang.tenant, forms)
+
+    def _burst_of_others(
+        self, tenant: TenantName, forms: Collection[Form]
+    ) -> Iterator[Gang]:
+        state = self.state
+        for other in state.tree.queues:
+            if other != tenant:
+                at, _ = state.tree.parting(other, tenant)
+                yield from (g for g in state.burst(other, at) if g.form in forms)
 
     # -- 5: time of the next look --------------------------------------------------
 
@@ -389,6 +389,31 @@ class Lane:
             asks=(ask,),
             cluster=state.cluster,
             tree=state.tree,
+        )
+
+
+class _Sibling:
+    """A queue among those beside it: what decides whose turn it is on one form."""
+
+    __slots__ = ("_loan", "_order", "_priority", "_share", "_used")
+
+    def __init__(self, state: State, queue: TenantName, form: Form) -> None:
+        rules = state.tree.queues[queue]
+        self._used = state.tree.used(queue, form)
+        self._share = state.shares.turn_share(queue, form)
+        self._loan = state.shares.loan(queue)
+        self._priority, self._order = rules.priority, rules.order
+
+    def turn(self, started: int, quanta: int) -> tuple[object, ...]:
+        """Sort key for a gang of `quanta`, once gangs of `started` have begun."""
+        return turn(
+            covered=False,  # by bands, above
+            used=self._used + started,
+            quanta=quanta,
+            share=self._share,
+            priority=self._priority,
+            borrowed=self._loan,
+            order=self._order,
         )
 
 
