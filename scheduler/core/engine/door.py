@@ -65,6 +65,7 @@ class Engine:
             When the event contradicts what is known; nothing is applied then.
         """
         self._observe(event, now)
+        self._state.heard += 1
         self._state.shares.remember(now)
 
     @singledispatchmethod

@@ -200,6 +200,8 @@ class Known:
         self.orphans: frozenset[TenantName] = frozenset()
         self.forms: list[Form] = []  # that some node offers
         self._aside: dict[GangId, set[Form]] = {}
+        self.heard = 0  # counts what has happened outside, and plans that ran out
+        self._looked = 0
         self._views: dict[TenantName, TenantView] = {}
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
         self._placeable: tuple[int, frozenset[GangId]] | None = None
@@ -230,7 +232,13 @@ class Known:
         self.touch(gang.tenant)
 
     def look_anew(self) -> None:
-        """Something changed: whoever was set aside may be placeable now."""
+        """Something happened: whoever was set aside may be placeable now.
+
+        What the engine itself decides is no such thing: it would decide in circles.
+        """
+        if self.heard == self._looked:
+            return
+        self._looked = self.heard
         for name in sorted(self._aside):
             if name in self.gangs.by_id:
                 self.touch(self.gangs.by_id[name].tenant)

@@ -59,6 +59,7 @@ class Lane:
         self._move_reclaims(now)
         if state.version == self._seen_version and now < self.look_again:
             return
+        state.look_anew()
         waiting: set[GangId] = set()
         again = True
         while again or not state.gangs.waiting.keys() <= waiting:
@@ -191,7 +192,6 @@ class Lane:
         Returns whether to look once more: victims have given back quota that a gang
         before them in the order may have lacked.
         """
-        self.state.look_anew()
         failed: set[tuple[object, ...]] = set()
         again = False
         for gang in self.order():
@@ -299,7 +299,7 @@ class Lane:
     ) -> Iterator[Gang]:
         state, phases = self.state, self.state.gangs.by_phase
         for other in phases[Phase.LEAVING].values():
-            if other.form not in forms or other.overdue:
+            if other.form != taker.form or other.overdue:
                 continue
             if not self._is_protected(other, gang.tenant):
                 yield other

@@ -43,6 +43,7 @@ class State(Known):
         if known is not None:
             return known
         gang = self.gangs.add_pod(pod, now)
+        self.heard += 1
         self.touch(pod.tenant)
         return gang
 
@@ -132,6 +133,7 @@ class State(Known):
         Where no member is bound, all wait again. Else those that are bound are evicted
         (GANG), and the others wait in a gang that their re-created fellows will join.
         """
+        self.heard += 1
         failures = gang.failures + 1
         loose = sorted(uid for uid, member in gang.pods.items() if not member.bound)
         if len(loose) == len(gang.pods):
@@ -199,6 +201,7 @@ class State(Known):
 
     def remind(self, gang: Gang, now: float) -> None:
         """Evict once more who should be gone by now; nobody waits for it any longer."""
+        self.heard += 1
         gang.overdue = True
         reason = "was evicted, and is still here"
         self._wish_away(gang, sorted(gang.pods), reason, now)

@@ -235,8 +235,8 @@ def may_take(taker: Taker, victim: Holding, court: Court) -> bool:
     room = court.tree.room
     if victim.form != taker.form and taker.quanta <= room(taker.tenant, taker.form):
         return False
-    if victim.leaving:
-        return True
+    if victim.leaving:  # its quota is given back already
+        return victim.form == taker.form
     if not victim.preemptible and court.is_covered(victim, victim.tenant):
         return False
     if preempts_within(taker, victim, court):
