@@ -43,7 +43,7 @@ from scheduler.core import (
 from scheduler.core.engine.gangs import Gang
 from scheduler.core.engine.gangs import Phase as GangPhase
 from scheduler.core.engine.state import State
-from scheduler.core.fairness import covered_forms, granted
+from scheduler.core.fairness import Guarantee, covered_forms, granted
 from tests import builders
 
 A, B = "h100-80gb", "a100-80gb"
@@ -307,7 +307,8 @@ def cover_of(state: State, tenant: TenantName) -> dict[GangId, Form]:
     standings.extend(g.waiting(state.possible_forms(g)) for g in eligible)
     tree, pools = state.tree, state.tree.pools
     seen = granted(standings, tree.critical(tenant), pools)
-    return covered_forms(seen, tree.guarantees(tenant), pools)
+    bounds = tree.group_bounds(tenant)
+    return covered_forms(seen, Guarantee(tree.guarantees(tenant), pools, bounds))
 
 
 def placeable(
