@@ -111,20 +111,28 @@ class State(Known):
         """Take back a hold or an admission that no pod has bound; it waits again."""
         self._spare(self._unseat(gang, reason), now)
 
-    def _unseat(self, gang: Gang, reason: str) -> Reclaim | None:
+    def _unseat(
+        self, gang: Gang, reason: str, gone: PodUid | None = None
+    ) -> Reclaim | None:
         """Void a gang's plan, and return the hold that it had."""
-        self._take_back(gang, sorted(gang.pods), reason)
+        self._take_back(gang, sorted(gang.pods), reason, gone)
         self._release(gang)
         self.gangs.set_phase(gang, Phase.WAITING)
         self.touch(gang.tenant)
         return self.reclaims.pop(gang.id, None)
 
-    def _take_back(self, gang: Gang, uids: Iterable[PodUid], reason: str) -> None:
+    def _take_back(
+        self,
+        gang: Gang,
+        uids: Iterable[PodUid],
+        reason: str,
+        gone: PodUid | None = None,
+    ) -> None:
         """Give up the planned places of pods that are not bound."""
         for uid in uids:
             node = self.node_of(uid)
             self.cluster.remove(uid)
-            if gang.phase is Phase.ADMITTED:
+            if gang.phase is Phase.ADMITTED and uid != gone:
                 self.actions.append(Withdraw(uid, gang.id, node, reason))
 
     def give_up(self, gang: Gang, now: float) -> None:
@@ -278,7 +286,7 @@ class State(Known):
         """Release what a pod held, and forget it."""
         gang = self.gangs.by_pod[uid]
         if gang.is_loose:
-            self.withdraw(gang, "a member of the gang is gone", now)
+            self._spare(self._unseat(gang, "a member of the gang is gone", uid), now)
         if uid in self.cluster.placed:
             self.cluster.remove(uid)
         if gang.phase.is_charged and gang.form is not None:
