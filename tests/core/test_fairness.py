@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.core.fairness import TIERS, Claim, Division, divide, divide_tiers
 from scheduler.core.gpu import charge
-from scheduler.core.quota import Queue, QuotaTree
+from scheduler.core.quota import Fleet, Queue, QuotaTree
 from scheduler.core.workload import TenantName
 from tests import builders
 from tests.strategies import MANY, OTHER, SLICE, WHOLE, claims, trees
@@ -438,3 +438,16 @@ def test_pretending_to_be_inference_is_not_overstating() -> None:
     lying = [Claim(0, (0, 8, 0, 0)), honest[1]]
     assert divide(8, honest) == (4, 4)
     assert divide(8, lying) == (8, 0)
+
+
+def test_the_fleets_ceiling_bounds_what_is_granted_above_guarantees() -> None:
+    """Four of eight may be burst in all, and what is guaranteed is not burst."""
+    queues = [builders.tenant("a", f"2x{WHOLE}"), builders.tenant("b", order=1)]
+    unit = charge(WHOLE)
+    tree = QuotaTree(queues, Fleet(burst_ceiling=((WHOLE, 4),)))
+    tree.capacity = {WHOLE: 8 * unit}
+    division = Division(tree)
+    for name in tree.queues:
+        division.ask(name, WHOLE, (0, 0, 8 * unit, 0))
+    shares = [sum(division.share(name, WHOLE)) // unit for name in tree.queues]
+    assert shares == [4, 2]

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from scheduler.core.fairness.filling import Ints, fill_groups
 from scheduler.core.gpu import Form, charge
-from scheduler.core.quota import UNLIMITED, Queue, QuotaTree
+from scheduler.core.quota import UNLIMITED, Queue, QuotaTree, quanta
 from scheduler.core.workload import TenantName, WorkloadClass
 
 TIERS = len(WorkloadClass)
@@ -173,7 +173,14 @@ class Siblings:
             left = left - self.total(part)
         return found
 
-    def share_out(self, there: Ints, guarantee: Ints, idle: Ints, wants: Ints) -> Ints:
+    def share_out(
+        self,
+        there: Ints,
+        guarantee: Ints,
+        idle: Ints,
+        wants: Ints,
+        burst: Ints | None = None,
+    ) -> Ints:
         """Divide what is there for each family; see the module's theory.
 
         Parameters
@@ -184,6 +191,8 @@ class Siblings:
             (queues, forms); `idle` is kept out of the guarantee, unused.
         wants
             (tiers, queues, forms), within the ceilings.
+        burst
+            Most that may be given above the guarantees, (forms,).
 
         Returns
         -------
@@ -192,6 +201,8 @@ class Siblings:
         """
         shares = _spend(guarantee - idle, wants)
         rest = np.maximum(0, there - self.total(idle) - self.total(shares.sum(0)))
+        if burst is not None:
+            rest = np.minimum(rest, burst)
         for tier, want in enumerate(wants):
             more = want - shares[tier]
             if not more.any() or not rest.any():
@@ -352,6 +363,7 @@ class Division:
             wants // units, ceiling // units, kept // units
         )
         shares = np.zeros_like(wants)
+        burst: Ints | None = self._burst(columns) // units
         for level in self._levels:
             if level.parents[0] >= 0:
                 parents = level.parents
@@ -360,8 +372,9 @@ class Division:
             asked = np.minimum(owned[rows] // units - idle[rows], wants[:, rows].sum(0))
             due = siblings.kept_to(there - siblings.total(idle[rows]), asked)
             shares[:, rows] = siblings.share_out(
-                there, due + idle[rows], idle[rows], wants[:, rows]
+                there, due + idle[rows], idle[rows], wants[:, rows], burst
             )
+            burst = None  # below, a queue's share may all be burst
         self._shares[:, :, columns] = shares * units
 
     def _units(self, columns: Ints, *amounts: Ints) -> Ints:
@@ -379,6 +392,13 @@ class Division:
         capacity = self._tree.capacity
         there = [capacity.get(forms[int(column)], 0) for column in columns]
         return np.array([there], np.int64)
+
+    def _burst(self, columns: Ints) -> Ints:
+        """Most that the roots together may have above their guarantees."""
+        forms = {column: form for form, column in self._columns.items()}
+        ceilings = quanta(self._tree.fleet.burst_ceiling)
+        found = [ceilings.get(forms[int(column)], UNLIMITED) for column in columns]
+        return np.array(found, np.int64)
 
     def _gather(
         self, wants: Ints, ceiling: Ints, kept: Ints

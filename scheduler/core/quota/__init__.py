@@ -15,6 +15,7 @@ from scheduler.core.quota.queue import (
     Group,
     PreemptWithin,
     Queue,
+    quanta,
 )
 from scheduler.core.quota.rules import refusals
 from scheduler.core.quota.scaling import Shortage
@@ -31,5 +32,6 @@ __all__ = [
     "Queue",
     "QuotaTree",
     "Shortage",
+    "quanta",
     "refusals",
 ]
