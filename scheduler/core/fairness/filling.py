@@ -56,8 +56,8 @@ def fill_groups(rest: Ints, group: Ints, wants: Ints, weights: Ints) -> Ints:
 
 def _wide_enough(rest: Ints, wants: Ints, weights: Ints) -> tuple[Ints, Ints, Ints]:
     """Return the amounts as Python integers where products could overflow."""
-    amount = max(int(rest.max()), int(wants.max()) * len(wants))
-    if amount * int(weights.max()) * len(weights) < _SAFE:
+    amount = max(int(np.max(rest)), int(np.max(wants)) * len(wants))
+    if amount * int(np.max(weights)) * len(weights) < _SAFE:
         return rest, wants, weights
     return rest.astype(object), wants.astype(object), weights.astype(object)
 
@@ -106,6 +106,6 @@ def _round(rest: Ints, group: Ints, weights: Ints) -> Ints:
     by_fraction = np.argsort(-fraction, kind="stable")
     order = by_fraction[np.argsort(group[by_fraction], kind="stable")]
     turn = np.arange(len(group)) - starts[place]
-    given = part.astype(np.int64)
+    given: Ints = part.astype(np.int64)
     given[order[(turn < spare[place]).astype(np.bool_)]] += 1
     return given

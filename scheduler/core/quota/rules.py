@@ -78,15 +78,18 @@ def _as_written(shortage: Shortage, tree: QuotaTree) -> Shortage:
 def _worsened(
     shortages: Iterable[Shortage], before: QuotaTree | None
 ) -> Iterator[Shortage]:
-    """Yield what is missing now and was not: of the pool, or of what it is had from."""
+    """Yield what is missing now and was not, there or below, of pools near it."""
     for shortage in shortages:
-        old = 0
-        for known in before.shortages if before else ():
-            near = before.pools.chain(known.form) if before else ()
-            around = before.pools.chain(shortage.form) if before else ()
-            if known.queue == shortage.queue and (
-                shortage.form in near or known.form in around
-            ):
-                old += known.missing
-        if shortage.missing > old:
+        known = before.shortages if before else ()
+        old = (s.missing for s in known if before and _is_near(shortage, s, before))
+        if shortage.missing > sum(old):
             yield shortage
+
+
+def _is_near(shortage: Shortage, known: Shortage, before: QuotaTree) -> bool:
+    """Whether a known shortage may show as this one once somebody gives way."""
+    chain = before.pools.chain
+    above = (None,) if known.queue is None else (None, *before.path(known.queue))
+    return shortage.queue in above and (
+        shortage.form in chain(known.form) or known.form in chain(shortage.form)
+    )
