@@ -38,8 +38,9 @@ def refusals(
     changed = [queue for queue in queues if known.get(queue.name) != queue]
     found = list(_group_faults(fleet, capacity or {}))
     found.extend(fault for queue in changed for fault in _own_faults(queue, tree))
-    worse = (_as_written(s, tree) for s in _worsened(tree.shortages, before))
-    found.extend(str(shortage) for shortage in worse if shortage.missing > 0)
+    if not changed or not all(_gives_way(q, known.get(q.name), tree) for q in changed):
+        worse = (_as_written(s, tree) for s in _worsened(tree.shortages, before))
+        found.extend(str(shortage) for shortage in worse if shortage.missing > 0)
     return found
 
 
@@ -78,18 +79,19 @@ def _as_written(shortage: Shortage, tree: QuotaTree) -> Shortage:
 def _worsened(
     shortages: Iterable[Shortage], before: QuotaTree | None
 ) -> Iterator[Shortage]:
-    """Yield what is missing now and was not, there or below, of pools near it."""
+    old = {(s.queue, s.form): s.missing for s in before.shortages} if before else {}
     for shortage in shortages:
-        known = before.shortages if before else ()
-        old = (s.missing for s in known if before and _is_near(shortage, s, before))
-        if shortage.missing > sum(old):
+        if shortage.missing > old.get((shortage.queue, shortage.form), 0):
             yield shortage
 
 
-def _is_near(shortage: Shortage, known: Shortage, before: QuotaTree) -> bool:
-    """Whether a known shortage may show as this one once somebody gives way."""
-    chain = before.pools.chain
-    above = (None,) if known.queue is None else (None, *before.path(known.queue))
-    return shortage.queue in above and (
-        shortage.form in chain(known.form) or known.form in chain(shortage.form)
-    )
+def _gives_way(queue: Queue, known: Queue | None, tree: QuotaTree) -> bool:
+    """Whether a tenant only asks for less: a shortage may show elsewhere then.
+
+    Where children share a parent's group, one that gives way lets another's need of a
+    class come up to where it is missing.
+    """
+    if known is None or not tree.is_leaf(queue.name) or queue.parent != known.parent:
+        return False
+    before = dict(known.guarantee)
+    return all(count <= before.get(form, 0) for form, count in queue.guarantee)
