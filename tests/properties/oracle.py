@@ -127,7 +127,13 @@ class Rules:
     def _scaled(self) -> dict[TenantName, dict[Form, int]]:
         """As written, and no class beyond what is left of it for those who need it."""
         owned = {name: self.promised(name) for name in self.queues}
-        classes = self._cut_to_fit(self.resolved())
+        needs = self.resolved()
+        classes = self._cut_to_fit(
+            {
+                name: {p: n for p, n in amounts.items() if p not in self.groups}
+                for name, amounts in needs.items()
+            }
+        )
         for name, amounts in owned.items():
             for pool in set(amounts) - set(self.groups):
                 amounts[pool] = min(amounts[pool], classes[name][pool])

@@ -145,7 +145,11 @@ def scale(
     scaling.descend(None, capacity, capacity)
     if not pools.members or capacity is None:
         return scaling.kept, scaling.shortages
-    classes = _Scaling(pools, children, resolved(pools, children, promised))
+    needs = {
+        name: {form: n for form, n in amounts.items() if form not in pools.members}
+        for name, amounts in resolved(pools, children, promised).items()
+    }
+    classes = _Scaling(pools, children, needs)
     classes.descend(None, capacity, capacity)
     there = {
         name: _at_most(owned, classes.kept[name], pools)
