@@ -1,5 +1,8 @@
 """Whatever happens, the promises hold: random histories, checked after every event."""
 
+import os
+
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -45,6 +48,8 @@ from scheduler.core.engine.gangs import Phase as GangPhase
 from scheduler.core.engine.state import State
 from scheduler.core.fairness import Guarantee, covered_forms, granted
 from tests import builders
+
+pytestmark = pytest.mark.long
 
 A, B = "h100-80gb", "a100-80gb"
 SLICE = f"{A}/1g.10gb"
@@ -332,8 +337,11 @@ class InlineHistories(Histories):
         return Policy(inline=True, min_runtime_s=100.0)
 
 
+# The gate plays the same histories each time; `make test-long` draws new ones.
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 BUDGET = settings(
-    max_examples=800,
+    max_examples=3000 if LONG else 800,
+    derandomize=not LONG,
     stateful_step_count=20,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
