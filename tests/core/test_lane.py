@@ -587,3 +587,12 @@ def test_nothing_is_due_when_nothing_can_happen_by_itself() -> None:
     at.submit(pod("a2", "a", 1))
     assert at.wait(LATE) == []
     assert at.engine.next_deadline() is None
+
+
+def test_a_burst_bound_that_is_lowered_takes_back_plans_and_leaves_what_runs() -> None:
+    """LIMIT over several forms: nobody has bound the plan yet, so nothing is lost."""
+    at = desk(tenant("a", f"2x{GPUS}", burst=1.0))
+    at.submit(pod("runs", "a", 2), pod("planned", "a", 2))
+    assert at.bind("runs") == []
+    assert at.tenants(tenant("a", f"2x{GPUS}", burst=0.0)) == ["withdraw planned"]
+    assert at.reasons("runs", "planned") == ["RUNNING", "LIMIT"]

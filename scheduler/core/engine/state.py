@@ -396,6 +396,8 @@ class State(Known):
                 self.withdraw(gang, "its tenant is gone", now)
             elif self._is_excused(path, gang.form):
                 self.withdraw(gang, "its tenant's limit was lowered", now)
+            elif any(self.tree.is_overdrawn(queue) for queue in path):
+                self.withdraw(gang, "its tenant's burst was lowered", now)
 
     def _is_excused(self, path: Sequence[TenantName], form: Form | None) -> bool:
         chain = self.tree.pools.chain(form) if form else ()
