@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scheduler.codec import (
     CodecError,
     Naming,
-    PodMessage,
+    PodObject,
     Readers,
     decode_acknowledgement,
     decode_events,
@@ -44,7 +44,7 @@ Amounts = dict[str, Any]
 
 def read(raw: dict[str, Any], naming: Naming = NAMING) -> Pod | None:
     """Read a pod from its JSON."""
-    return pod_of(msgspec.json.decode(json.dumps(raw), type=PodMessage), naming)
+    return pod_of(msgspec.json.decode(json.dumps(raw), type=PodObject), naming)
 
 
 def container(**parts: Any) -> dict[str, Any]:

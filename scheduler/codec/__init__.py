@@ -17,7 +17,9 @@ from scheduler.codec.door import (
     encode_tenants,
     encode_wishes,
 )
-from scheduler.codec.pod import CodecError, Naming, PodMessage, RefusedError, pod_of
+from scheduler.codec.errors import CodecError, RefusedError
+from scheduler.codec.objects import PodObject
+from scheduler.codec.pod import Naming, pod_of
 from scheduler.codec.verbs import (
     NodesCall,
     PreemptCall,
@@ -34,7 +36,7 @@ __all__ = [
     "CodecError",
     "Naming",
     "NodesCall",
-    "PodMessage",
+    "PodObject",
     "PreemptCall",
     "Readers",
     "RefusedError",

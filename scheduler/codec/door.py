@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from scheduler.codec.pod import CodecError, Naming, PodMessage, RefusedError, pod_of
+from scheduler.codec.errors import CodecError, RefusedError
+from scheduler.codec.objects import PodObject
+from scheduler.codec.pod import Naming, pod_of
 from scheduler.codec.verbs import decode
 from scheduler.core import (
     QUANTA_PER_GPU,
@@ -52,7 +54,7 @@ class BoundLine(_Line, tag="PodBound"):
 
     uid: str
     node: str
-    pod: PodMessage | None = None
+    pod: PodObject | None = None
 
 
 class GoneLine(_Line, tag="PodGone"):

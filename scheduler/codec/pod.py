@@ -5,13 +5,13 @@ kube-scheduler computes (the larger of what runs together and what any init cont
 needs with the sidecars before it), so both count alike. Names of design section 11.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
-from msgspec import Struct
-
+from scheduler.codec.errors import CodecError
+from scheduler.codec.objects import Container, ObjectMeta, PodObject
 from scheduler.core import (
     Demand,
     Form,
@@ -34,70 +34,7 @@ MIG_PREFIX = "nvidia.com/mig-"
 RESOURCES = "spec.containers.resources"
 MAX_DEVICES = 1024
 MAX_GANG = 65_536
-_SHOWN = 80
 _T = TypeVar("_T")
-
-
-class CodecError(ValueError):
-    """A message from outside that cannot be read; says which field and which value."""
-
-    def __init__(self, where: str, field: str, value: object, problem: str) -> None:
-        shown = value if isinstance(value, str) else repr(value)
-        shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 3] + "..."
-        super().__init__(f"{where}: {field}: {shown!r} {problem}")
-
-
-class RefusedError(CodecError):
-    """Something readable that may not be had; each fault names key, value, numbers."""
-
-    def __init__(self, where: str, faults: Iterable[str]) -> None:
-        ValueError.__init__(self, f"{where}: {'; '.join(faults)}")
-
-
-class Resources(Struct, gc=False):
-    """What a container asks for, by resource name."""
-
-    requests: dict[str, str | int | float] | None = None
-    limits: dict[str, str | int | float] | None = None
-
-
-class Container(Struct, gc=False, rename="camel"):
-    """A container; an init container that restarts always is a sidecar."""
-
-    name: str = ""
-    resources: Resources | None = None
-    restart_policy: str | None = None
-
-
-class PodSpec(Struct, gc=False, rename="camel"):
-    """The part of a pod's spec that decides what it needs."""
-
-    containers: list[Container] | None = None
-    init_containers: list[Container] | None = None
-    overhead: dict[str, str | int | float] | None = None
-    priority_class_name: str | None = None
-    priority: int | None = None
-
-
-class Metadata(Struct, gc=False):
-    """Who the pod is, and what its owner says about it."""
-
-    uid: str
-    name: str
-    namespace: str
-    annotations: dict[str, str] | None = None
-
-
-class PodMessage(Struct, gc=False):
-    """A pod as the API server writes it, as far as it matters here."""
-
-    metadata: Metadata
-    spec: PodSpec
-
-    @property
-    def title(self) -> str:
-        """What the pod is called in messages."""
-        return f"pod {self.metadata.namespace}/{self.metadata.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +57,7 @@ class Naming:
         return self.tenants.get(namespace) or TenantName(f"namespace:{namespace}")
 
 
-def pod_of(message: PodMessage, naming: Naming) -> Pod | None:
+def pod_of(message: PodObject, naming: Naming) -> Pod | None:
     """Return the core pod, None when the pod asks for no GPU.
 
     Raises
@@ -149,14 +86,14 @@ def pod_of(message: PodMessage, naming: Naming) -> Pod | None:
     )
 
 
-def _check_identity(metadata: Metadata) -> None:
+def _check_identity(metadata: ObjectMeta) -> None:
     for field in ("uid", "name", "namespace"):
         if not getattr(metadata, field):
             where = f"pod {metadata.namespace}/{metadata.name}"
             raise CodecError(where, f"metadata.{field}", "", "must not be empty")
 
 
-def _class_of(message: PodMessage, default: WorkloadClass) -> WorkloadClass:
+def _class_of(message: PodObject, default: WorkloadClass) -> WorkloadClass:
     name = message.spec.priority_class_name or ""
     if not name.startswith(PRIORITY_CLASS):
         return default
@@ -175,7 +112,7 @@ def _class_of(message: PodMessage, default: WorkloadClass) -> WorkloadClass:
 class _Annotations:
     """The pod's ``fairshare.dev/`` annotations, read one by one."""
 
-    def __init__(self, message: PodMessage) -> None:
+    def __init__(self, message: PodObject) -> None:
         self._where = message.title
         self._namespace = message.metadata.namespace
         self._texts = message.metadata.annotations or {}
@@ -248,7 +185,7 @@ def _period(text: str) -> float | None:
 # -- demand -------------------------------------------------------------------
 
 
-def _demand(message: PodMessage, notes: _Annotations) -> Demand | None:
+def _demand(message: PodObject, notes: _Annotations) -> Demand | None:
     amounts = _pod_amounts(message)
     gpus = sorted(r for r, n in amounts.items() if n and is_gpu_resource(r))
     if not gpus:
@@ -293,7 +230,7 @@ def _profile(where: str, resource: str) -> str:
     return profile or ""
 
 
-def _pod_amounts(message: PodMessage) -> dict[str, int]:
+def _pod_amounts(message: PodObject) -> dict[str, int]:
     """Amounts of the whole pod, as kube-scheduler counts them.
 
     CPU in thousandths of a core, memory in bytes, devices in counts.

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct, field
 
-from scheduler.codec.pod import CodecError, PodMessage
+from scheduler.codec.errors import CodecError
+from scheduler.codec.objects import PodObject
 from scheduler.core import Filtered, NodeName, PodUid
 
 _M = TypeVar("_M", bound=Struct)
@@ -29,7 +30,7 @@ _NULL = Raw(b"null")
 class ExtenderArgs(Struct, gc=False, rename="pascal"):
     """The body of filter and prioritize."""
 
-    pod: PodMessage
+    pod: PodObject
     nodes: Raw = _NULL
     node_names: list[NodeName] | None = None
 
@@ -67,7 +68,7 @@ class MetaVictims(Struct, gc=False):
 class PreemptionArgs(Struct, gc=False, rename="pascal"):
     """The body of preempt."""
 
-    pod: PodMessage
+    pod: PodObject
     node_name_to_victims: Raw = _NULL
     node_name_to_meta_victims: dict[NodeName, MetaVictims] | None = None
 
@@ -92,7 +93,7 @@ class NodesCall:
     by, and what the answer is cut from.
     """
 
-    pod: PodMessage
+    pod: PodObject
     table: dict[NodeName, None]
 
 
@@ -100,7 +101,7 @@ class NodesCall:
 class PreemptCall:
     """A decoded preempt call: the victims kube-scheduler offers, per node."""
 
-    pod: PodMessage
+    pod: PodObject
     offers: Mapping[NodeName, tuple[PodUid, ...]]
     breaches: Mapping[NodeName, int]
 
