@@ -70,23 +70,25 @@ class NodeDown:
 
 @dataclass(frozen=True, slots=True)
 class PodSubmitted:
-    """A pod asks for devices."""
+    """A pod asks for devices; `since` (seconds) when it has done so for longer."""
 
     pod: Pod
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PodBound:
     """A pod sits on a node.
 
-    After a restart of the service `pod` and `form` (from the admission mark) rebuild
-    what was known before.
+    After a restart of the service `pod`, `form` (from the admission mark) and `since`
+    (seconds: when it started) rebuild what was known before.
     """
 
     uid: PodUid
     node: NodeName
     pod: Pod | None = None
     form: Form | None = None
+    since: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse the record of another pod, and a form that is none."""
@@ -94,6 +96,17 @@ class PodBound:
             raise ValueError(f"PodBound: pod {self.pod.uid!r} is not {self.uid!r}")
         if self.form is not None:
             charge(self.form)
+
+
+@dataclass(frozen=True, slots=True)
+class PodReplaced:
+    """A pod stands in for another that never ran, and inherits its place.
+
+    So the pods of a Job that was suspended take over what was decided for the Job.
+    """
+
+    uid: PodUid
+    pod: Pod
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,7 @@ Event = (
     | NodeDown
     | PodSubmitted
     | PodBound
+    | PodReplaced
     | PodGone
     | CheckpointDone
     | TenantsChanged

@@ -22,6 +22,7 @@ from scheduler.core.events import (
     NodeUp,
     PodBound,
     PodGone,
+    PodReplaced,
     PodSubmitted,
     TenantsChanged,
 )
@@ -35,6 +36,7 @@ EVENTS: Mapping[str, type] = MappingProxyType(
             NodeDown,
             PodSubmitted,
             PodBound,
+            PodReplaced,
             PodGone,
             CheckpointDone,
             TenantsChanged,

@@ -9,7 +9,7 @@ CPU is in thousandths of a core, memory in MiB, times in seconds.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NewType
 
@@ -189,6 +189,10 @@ class Pod:
             raise ValueError(f"min_member must be at least 1, got {self.min_member}")
         if self.min_member > 1 and not self.gang:
             raise ValueError("min_member above 1 needs the name of a gang")
+
+    def is_like(self, other: "Pod") -> bool:
+        """Whether another pod asks for the same in the same gang, as the same owner."""
+        return replace(other, uid=self.uid, name=self.name) == self
 
     @property
     def gang_id(self) -> GangId:

@@ -7,12 +7,12 @@ import scheduler.core
 PUBLIC = """
 QUANTA_PER_GPU
 Action Admit CheckpointDone CheckpointRequest Event Evict NodeChanged NodeDown NodeUp
-PodBound PodGone PodSubmitted Reason TenantsChanged Withdraw
+PodBound PodGone PodReplaced PodSubmitted Reason TenantsChanged Withdraw
 Budget Plan Problem Status allocate verify
 Claim Standing covered divide
 Cluster Node place_gang
 Demand GangId NodeName Pod PodUid TenantName WorkloadClass workload_class
-Engine Explanation Filtered Policy Preemption QueueEntry TenantUse
+Engine Explanation Filtered Leaving Planned Policy Preemption QueueEntry TenantUse
 Form GpuClass charge class_of class_of_product is_legal known_classes parse_form
 profile_of profile_of_resource profiles replicas_of resource_of value_weight
 Fleet Group PreemptWithin Queue QuotaTree Shortage refusals

@@ -30,6 +30,8 @@ from scheduler.core.engine.door import Engine
 from scheduler.core.engine.views import (
     Explanation,
     Filtered,
+    Leaving,
+    Planned,
     Policy,
     Preemption,
     QueueEntry,
@@ -40,6 +42,8 @@ __all__ = [
     "Engine",
     "Explanation",
     "Filtered",
+    "Leaving",
+    "Planned",
     "Policy",
     "Preemption",
     "QueueEntry",

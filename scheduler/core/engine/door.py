@@ -9,6 +9,7 @@ import numpy as np
 from scheduler.core.allocator import Plan, Problem
 from scheduler.core.cluster import Ints, Mask
 from scheduler.core.engine import explain as views
+from scheduler.core.engine import plans
 from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.invariants import check_invariants
 from scheduler.core.engine.lane import Lane
@@ -16,6 +17,8 @@ from scheduler.core.engine.state import State
 from scheduler.core.engine.views import (
     Explanation,
     Filtered,
+    Leaving,
+    Planned,
     Policy,
     Preemption,
     QueueEntry,
@@ -30,6 +33,7 @@ from scheduler.core.events import (
     NodeUp,
     PodBound,
     PodGone,
+    PodReplaced,
     PodSubmitted,
     Reason,
     TenantsChanged,
@@ -90,7 +94,18 @@ class Engine:
 
     @_observe.register
     def _(self, event: PodSubmitted, now: float) -> None:
-        self._state.submit(event.pod, now)
+        self._state.submit(event.pod, _earlier(event.since, now))
+
+    @_observe.register
+    def _(self, event: PodReplaced, now: float) -> None:
+        gang = self._state.gangs.by_pod.get(event.uid)
+        if gang is not None and gang.pods[event.uid].bound:
+            raise ValueError(f"PodReplaced: pod {event.uid!r} runs")
+        if gang is None or event.pod.uid in self._state.gangs.by_pod:
+            raise ValueError(
+                f"PodReplaced: {event.uid!r} is unknown or {event.pod.uid!r} is known"
+            )
+        self._state.replace(event.uid, event.pod, now)
 
     @_observe.register
     def _(self, event: PodBound, now: float) -> None:
@@ -153,7 +168,7 @@ class Engine:
             )
         if pod.tenant not in state.tree.queues:
             state.shelter(pod.tenant)
-        state.adopt(pod, column, form, now)
+        state.adopt(pod, column, form, now, _earlier(event.since, now))
 
     def _forms_on(self, pod: Pod, column: int) -> tuple[Form, ...]:
         """Forms the node offers and the pod accepts, preferred first."""
@@ -240,6 +255,8 @@ class Engine:
                     (), Reason.STEERED, dict.fromkeys(planned, Reason.RECLAIMING)
                 )
             return Filtered(planned, Reason.STEERED)
+        if not self.policy.inline:
+            return Filtered((), Reason.UNMARKED)
         reason = views.reason_for(self._state, gang)
         if reason is Reason.NO_ROOM:
             return Filtered((), reason, self._wrong_class(gang, nodes))
@@ -388,6 +405,14 @@ class Engine:
         """List waiting gangs in the order decisions are taken."""
         return views.queue(self._state, self._lane)
 
+    def plans(self) -> tuple[Planned, ...]:
+        """Return pods whose node is decided and that are not bound, by gang and UID."""
+        return tuple(plans.plans(self._state))
+
+    def leaving(self) -> tuple[Leaving, ...]:
+        """Return pods that were told to go and are still here, by gang and UID."""
+        return tuple(plans.leaving(self._state))
+
     def shortages(self) -> tuple[Shortage, ...]:
         """Guarantees that cannot all be served on the nodes that are there."""
         return self._state.tree.shortages
@@ -415,3 +440,7 @@ class Engine:
     def check_invariants(self) -> None:
         """Raise AssertionError, naming the invariant, when one is broken."""
         check_invariants(self._state)
+
+
+def _earlier(since: float | None, now: float) -> float:
+    return now if since is None else min(since, now)

@@ -62,10 +62,12 @@ class Gang:
         "base",
         "core",
         "deadline",
+        "decision",
         "dormant",
         "failures",
         "form",
         "id",
+        "leaves_because",
         "leaves_for",
         "min_member",
         "options",
@@ -101,7 +103,9 @@ class Gang:
         self.deadline = 0.0  # bound by; save by; gone by; or rests until
         self.dormant = False  # did not start in time, and rests
         self.failures = 0  # starts in a row that came to nothing
+        self.decision = 0  # number of its admission
         self.leaves_for: GangId | None = None  # the beneficiary it was told to go for
+        self.leaves_because = ""
         self.overdue = False  # was told to go, and is still here after its time
         self.seat: Standing | None = None  # as it runs; forgotten when it changes
         self.options: tuple[int, tuple[Form, ...]] | None = None  # by state epoch
@@ -253,6 +257,12 @@ class Gangs:
         for uid, member in list(extra.pods.items()):
             self.remove_pod(uid)
             self._join(core, member)
+
+    def replace_pod(self, uid: PodUid, pod: Pod) -> None:
+        """Let a pod take the place of another in its gang."""
+        gang = self.by_pod.pop(uid)
+        del gang.pods[uid]
+        self._join(gang, Joined(pod))
 
     def remove_pod(self, uid: PodUid) -> Joined:
         """Forget a pod and return it; a gang without pods is forgotten too."""

@@ -32,6 +32,7 @@ from scheduler.core.quota import QuotaTree
 from scheduler.core.reclaim import Court, Holding, Taker
 from scheduler.core.workload import (
     GangId,
+    NodeName,
     PodUid,
     TenantName,
     WorkloadClass,
@@ -453,3 +454,7 @@ class Known:
     def kind(self, gang: Gang) -> WorkloadClass:
         """Return the gang's class as other tenants must see it."""
         return self.view(gang.tenant).kinds.get(gang.id, gang.workload_class)
+
+    def node_of(self, uid: PodUid) -> NodeName:
+        """Return the node a pod is placed on."""
+        return self.cluster.names[self.cluster.placed[uid].column]

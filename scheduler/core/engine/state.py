@@ -5,12 +5,13 @@ the tree what each tenant is charged, the gangs how far each has come. What shou
 happen outside gathers in ``actions``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from scheduler.core.allocator import Admission
 from scheduler.core.cluster import Node
+from scheduler.core.engine.books import Books
 from scheduler.core.engine.gangs import Gang, Phase
-from scheduler.core.engine.known import Known, Reclaim
+from scheduler.core.engine.known import Reclaim
 from scheduler.core.events import (
     Admit,
     CheckpointRequest,
@@ -18,7 +19,7 @@ from scheduler.core.events import (
     Withdraw,
 )
 from scheduler.core.gpu import Form
-from scheduler.core.quota import UNLIMITED, Fleet, Queue, QuotaTree
+from scheduler.core.quota import Fleet, Queue, QuotaTree
 from scheduler.core.reclaim import Exchange
 from scheduler.core.workload import (
     GangId,
@@ -32,17 +33,17 @@ LONGEST_REST = 16
 """Most of its start timeouts that a gang rests after failures to start."""
 
 
-class State(Known):
+class State(Books):
     """Everything the engine remembers, and how it changes."""
 
     # -- moves -----------------------------------------------------------------
 
-    def submit(self, pod: Pod, now: float) -> Gang:
+    def submit(self, pod: Pod, since: float) -> Gang:
         """Hear of a pod; hearing of it again changes nothing."""
         known = self.gangs.by_pod.get(pod.uid)
         if known is not None:
             return known
-        gang = self.gangs.add_pod(pod, now)
+        gang = self.gangs.add_pod(pod, since)
         self.heard += 1
         self.touch(pod.tenant)
         return gang
@@ -185,6 +186,7 @@ class State(Known):
             self.gangs.set_phase(gang, Phase.LEAVING)
             gang.leaves_for = beneficiary
             self.touch(gang.tenant)
+        gang.leaves_because = reason
         fresh = [uid for uid in sorted(gang.pods) if not gang.pods[uid].evicted]
         if fresh:
             self._wish_away(gang, fresh, reason, now)
@@ -255,23 +257,26 @@ class State(Known):
             self.gangs.merge(gang, core)
             self._see_whole(core, now)
 
-    def adopt(self, pod: Pod, column: int, form: Form, now: float) -> None:
+    def adopt(
+        self, pod: Pod, column: int, form: Form, now: float, since: float
+    ) -> None:
         """Take note of a bound pod that no decision of this engine has placed.
 
-        Its fellows that wait become extras of the gang that so has begun.
+        It runs since `since`. Its fellows that wait become extras of the gang that so
+        has begun.
         """
         gang = self.gangs.by_pod.get(pod.uid)
         if gang is not None and gang.is_loose:
             self.withdraw(gang, "bound elsewhere", now)
         if gang is None:
-            gang = self.gangs.add_bound(pod, now)
+            gang = self.gangs.add_bound(pod, since)
         fellows = [m.pod for uid, m in sorted(gang.pods.items()) if uid != pod.uid]
         for fellow in fellows:
             self.gangs.remove_pod(fellow.uid)
         self._charge(gang, form)
         self.cluster.place(pod.uid, column, form, pod.demand)
         gang.pods[pod.uid].bound = True
-        gang.started = now
+        gang.started = since
         gang.deadline = now + self.policy.gang_start_timeout_s
         gang.dormant = False
         self.gangs.set_phase(gang, Phase.ADMITTED)
@@ -279,8 +284,27 @@ class State(Known):
             self.gangs.add_pod(fellow, gang.submitted)
         self._excuse(gang.tenant, form)
         self._concede(column, now)
-        self._see_whole(gang, now)
+        self._see_whole(gang, since)
         self.touch(gang.tenant)
+
+    def replace(self, uid: PodUid, pod: Pod, now: float) -> None:
+        """Let a pod take over the place of one that never ran, if it asks for the same.
+
+        Else the one is gone, and the other waits.
+        """
+        gang = self.gangs.by_pod[uid]
+        if gang.pods[uid].pod.is_like(pod):
+            placed = self.cluster.placed.get(uid)
+            self.gangs.replace_pod(uid, pod)
+            if placed is not None:
+                self.cluster.remove(uid)
+                place = (placed.column, placed.form, placed.demand, placed.slot)
+                self.cluster.place(pod.uid, *place)
+            self.touch(gang.tenant)
+        else:
+            since = gang.submitted
+            self.gone(uid, now)
+            self.submit(pod, since)
 
     def gone(self, uid: PodUid, now: float) -> None:
         """Release what a pod held, and forget it."""
@@ -296,10 +320,6 @@ class State(Known):
         if gang.phase is Phase.WAITING:
             self._regroup(gang)
         self.touch(gang.tenant)
-
-    def node_of(self, uid: PodUid) -> NodeName:
-        """Return the node a pod is placed on."""
-        return self.cluster.names[self.cluster.placed[uid].column]
 
     # -- nodes and tenants -------------------------------------------------------
 
@@ -403,7 +423,7 @@ class State(Known):
         chain = self.tree.pools.chain(form) if form else ()
         return any((q, pool) in self.excused for q in path for pool in chain)
 
-    # -- books -------------------------------------------------------------------
+    # -- plans -------------------------------------------------------------------
 
     def _plan(self, gang: Gang, plan: Admission) -> None:
         self._charge(gang, plan.form)
@@ -415,6 +435,7 @@ class State(Known):
     def _start(self, gang: Gang, now: float) -> None:
         assert gang.form is not None
         self.decisions += 1
+        gang.decision = self.decisions
         gang.started = now
         gang.deadline = now + self.policy.gang_start_timeout_s
         self.gangs.set_phase(gang, Phase.ADMITTED)
@@ -430,6 +451,7 @@ class State(Known):
         self._release(gang)
         self.gangs.set_phase(gang, Phase.LEAVING)
         gang.leaves_for = beneficiary
+        gang.leaves_because = "reclaimed"
         gang.deadline = deadline
         for uid in sorted(gang.pods):
             member = gang.pods[uid]
@@ -457,38 +479,3 @@ class State(Known):
                 self.touch(gang.tenant)
             else:
                 self.evict(gang, "its tenant has used its room otherwise", now)
-
-    def _charge(self, gang: Gang, form: Form) -> None:
-        gang.form = gang.planned = form
-        self.tree.charge(gang.tenant, form, gang.quanta(form))
-
-    def _release(self, gang: Gang) -> None:
-        if gang.form is not None:
-            self._give_back(gang.tenant, gang.form, gang.quanta(gang.form))
-
-    def _give_back(self, tenant: TenantName, form: Form, quanta: int) -> None:
-        self.tree.release(tenant, form, quanta)
-        if self.excused:
-            for queue, pool in self.bounds(tenant, form):
-                if (queue, pool) in self.excused:
-                    self._excuse_queue(queue, pool)
-
-    def _excuse(self, tenant: TenantName, form: Form) -> None:
-        """Remember use above a ceiling that no decision of ours has caused."""
-        for queue, pool in self.bounds(tenant, form):
-            self._excuse_queue(queue, pool)
-
-    def bounds(
-        self, tenant: TenantName, form: Form
-    ) -> Iterator[tuple[TenantName, Form]]:
-        """Queues and pools whose ceilings bind the tenant's use of a form."""
-        for queue in self.tree.path(tenant):
-            for pool in self.tree.pools.chain(form):
-                yield queue, pool
-
-    def _excuse_queue(self, queue: TenantName, form: Form) -> None:
-        used, ceiling = self.tree.used(queue, form), self.tree.ceiling(queue, form)
-        if used > ceiling < UNLIMITED:
-            self.excused[queue, form] = used
-        else:
-            self.excused.pop((queue, form), None)

@@ -83,6 +83,42 @@ class Preemption:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A pod whose node is decided and that is not bound yet.
+
+    While it is `held` its victims are still leaving: it must not start. `decision` is
+    the number that all members of one admission share, 0 for a hold.
+    """
+
+    uid: PodUid
+    gang: GangId
+    tenant: TenantName
+    workload_class: WorkloadClass
+    node: NodeName
+    form: Form
+    quanta: int
+    decision: int
+    held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """A pod that was told to go and is still here.
+
+    Until `save_by` (seconds) it may save its work; None once it has to stop, with at
+    most `grace_s` seconds to shut down. `beneficiary` is the gang it goes for.
+    """
+
+    uid: PodUid
+    gang: GangId
+    node: NodeName
+    save_by: float | None
+    grace_s: float
+    reason: str
+    beneficiary: GangId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TenantUse:
     """One queue and form, or class group: quanta.
 
