@@ -122,9 +122,9 @@ async def _running(settings: "Config") -> AsyncIterator[dict[str, str]]:
     """Start everything, give the addresses, and end everything."""
     from scheduler.extender import Extender
     from scheduler.rpc import RpcServer
-    from scheduler.service import Service
+    from scheduler.service import Standalone
 
-    service = Service(settings)
+    service = Standalone(settings)
     extender = Extender(service, settings)
     rpc = RpcServer(service, settings.server.grpc_listen)
     try:

@@ -37,7 +37,7 @@ from scheduler.codec import (
 from scheduler.config import Config, node_of, read_tenancy
 from scheduler.core import NodeName
 from scheduler.quantity import seconds
-from scheduler.service import Service
+from scheduler.service import Service, Standalone
 
 CLOSE_S = 0.5
 """Time connections have to close once no call is in flight, seconds."""
@@ -114,9 +114,11 @@ class Extender:
         post("/filter", self._verb("filter", self._filter))
         post("/prioritize", self._verb("prioritize", self._prioritize))
         post("/preempt", self._verb("preempt", self._preempt))
-        post("/v1/events", self._events)
-        get("/v1/actions", self._actions)
-        post("/v1/actions/ack", self._acknowledge)
+        if isinstance(self._service, Standalone):
+            door = _Door(self._service)
+            post("/v1/events", door.events)
+            get("/v1/actions", door.actions)
+            post("/v1/actions/ack", door.acknowledge)
         get("/v1/tenants", self._tenants)
         get("/v1/queue", self._queue)
         get("/v1/explain", self._explain)
@@ -158,33 +160,6 @@ class Extender:
         victims = self._service.preempt(pod, call.offers)
         return encode_preemption(victims, call.breaches)
 
-    # -- standalone mode ---------------------------------------------------------
-
-    async def _events(self, request: web.Request) -> web.Response:
-        body = await _read(request)
-        _require_ready(self._service)
-        batch = decode_events(body, self._service.naming, _SETTINGS)
-        return _json(encode_applied(self._service.report(batch)))
-
-    async def _actions(self, request: web.Request) -> web.Response:
-        wait_s = _query_seconds(request, "wait")
-        after = _query_number(request, "after")
-        _require_ready(self._service)
-        outbox = self._service.outbox
-        found = await outbox.wait(after, wait_s)
-        last = found[-1].id if found else max(after, 0)
-        return _json(encode_wishes(found, last, self._service.now))
-
-    async def _acknowledge(self, request: web.Request) -> web.Response:
-        numbers = decode_acknowledgement(await _read(request))
-        _require_ready(self._service)
-        outbox = self._service.outbox
-        unknown = [number for number in numbers if not 0 < number <= outbox.last]
-        if unknown:
-            problem = f"was never given out (the last is {outbox.last})"
-            raise CodecError("acknowledgement", "ids", unknown[0], problem)
-        return _json(encode_acknowledged(outbox.acknowledge(numbers)))
-
     # -- views -------------------------------------------------------------------
 
     async def _tenants(self, _: web.Request) -> web.Response:
@@ -220,6 +195,41 @@ class Extender:
         if self._service.draining:
             return _failure(503, "not ready: the service is stopping")
         return web.Response(text="ready\n")
+
+
+class _Door:
+    """Standalone mode's event door."""
+
+    def __init__(self, service: Standalone) -> None:
+        self._service = service
+
+    async def events(self, request: web.Request) -> web.Response:
+        """Take a batch of events."""
+        body = await _read(request)
+        _require_ready(self._service)
+        batch = decode_events(body, self._service.naming, _SETTINGS)
+        return _json(encode_applied(self._service.report(batch)))
+
+    async def actions(self, request: web.Request) -> web.Response:
+        """Say what should happen."""
+        wait_s = _query_seconds(request, "wait")
+        after = _query_number(request, "after")
+        _require_ready(self._service)
+        outbox = self._service.outbox
+        found = await outbox.wait(after, wait_s)
+        last = found[-1].id if found else max(after, 0)
+        return _json(encode_wishes(found, last, self._service.now))
+
+    async def acknowledge(self, request: web.Request) -> web.Response:
+        """Drop wishes that have been taken care of."""
+        numbers = decode_acknowledgement(await _read(request))
+        _require_ready(self._service)
+        outbox = self._service.outbox
+        unknown = [number for number in numbers if not 0 < number <= outbox.last]
+        if unknown:
+            problem = f"was never given out (the last is {outbox.last})"
+            raise CodecError("acknowledgement", "ids", unknown[0], problem)
+        return _json(encode_acknowledged(outbox.acknowledge(numbers)))
 
 
 async def _read(request: web.Request) -> bytes:

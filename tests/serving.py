@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from scheduler.config import parse_config
 from scheduler.extender import Extender
 from scheduler.rpc import RpcServer
-from scheduler.service import Service
+from scheduler.service import Standalone
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Reply:
 class Live:
     """A running service and how to reach it."""
 
-    service: Service
+    service: Standalone
     loop: asyncio.AbstractEventLoop
     clock: FakeClock
     address: tuple[str, int] = ("", 0)
@@ -198,7 +198,7 @@ def serving(config: str = FLEET, *, start: bool = True) -> Iterator[Live]:
 
     async def run() -> None:
         settings, clock = parse_config(config), FakeClock()
-        service = Service(settings, clock)
+        service = Standalone(settings, clock)
         live = Live(service, asyncio.get_running_loop(), clock)
         extender = Extender(service, settings)
         rpc = RpcServer(service, settings.server.grpc_listen)

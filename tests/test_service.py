@@ -33,7 +33,7 @@ from scheduler.core import (
     allocate,
     verify,
 )
-from scheduler.service import Outbox, Service, Solver
+from scheduler.service import Outbox, Solver, Standalone
 from scheduler.service.solver import pack
 from scheduler.tenancy import Tenancy
 from tests.builders import counts, node, pod, tenant
@@ -47,13 +47,13 @@ def parsed(**policy: str) -> Config:
 
 
 def run(
-    play: Callable[[Service, FakeClock], Coroutine[Any, Any, None]], **policy: str
+    play: Callable[[Standalone, FakeClock], Coroutine[Any, Any, None]], **policy: str
 ) -> None:
     """Play something with a started service whose cycle runs only when asked to."""
 
     async def scene() -> None:
         clock = FakeClock()
-        service = Service(parsed(**policy), clock)
+        service = Standalone(parsed(**policy), clock)
         await service.start()
         assert service._cycling is not None
         service._cycling.cancel()
@@ -221,7 +221,7 @@ STEPS = st.lists(
 def test_batch_is_applied_whole_or_not_at_all(steps: list[Any]) -> None:
     """Pods, time and batches in any order: no batch fails after it has begun."""
 
-    async def play(service: Service, clock: FakeClock) -> None:
+    async def play(service: Standalone, clock: FakeClock) -> None:
         for step in steps:
             if isinstance(step, float):
                 clock.now += step
@@ -235,7 +235,7 @@ def test_batch_is_applied_whole_or_not_at_all(steps: list[Any]) -> None:
     run(play)
 
 
-def report(service: Service, batch: list[Event | Tenancy]) -> None:
+def report(service: Standalone, batch: list[Event | Tenancy]) -> None:
     before = snapshot(service)
     try:
         service.report(reported(*batch))
@@ -243,7 +243,7 @@ def report(service: Service, batch: list[Event | Tenancy]) -> None:
         assert snapshot(service) == before
 
 
-def snapshot(service: Service) -> Any:
+def snapshot(service: Standalone) -> Any:
     engine, roster = service._engine, service._roster
     books = (dict(roster.nodes), dict(roster.pods), dict(roster.bound))
     books = (*books, roster.tenants, service.naming)
@@ -258,7 +258,7 @@ def test_events_wake_the_cycle_and_deadlines_too() -> None:
 
     async def play() -> None:
         fleet = FLEET.replace("checkpointNotice: 60s", "checkpointNotice: 100ms")
-        service = Service(parse_config(fleet.replace("cycle: 1s", "cycle: 10s")))
+        service = Standalone(parse_config(fleet.replace("cycle: 1s", "cycle: 10s")))
         await service.start()
         service.report(reported(bound("v1", "n0"), bound("v2", "n1")))
         service.filter(pod("u1", "b", 8), NODES)
@@ -280,7 +280,7 @@ def test_events_wake_the_cycle_and_deadlines_too() -> None:
 
 
 def test_pods_that_nobody_asks_about_are_taken_for_deleted() -> None:
-    async def play(service: Service, clock: FakeClock) -> None:
+    async def play(service: Standalone, clock: FakeClock) -> None:
         service.filter(pod("ghost", "b", 12), NODES)
         service.filter(pod("asked", "b", 12), NODES)
         service.report(reported(bound("runs", "n0")))
@@ -302,7 +302,7 @@ def test_a_cycle_that_fails_is_not_the_last_one(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def play() -> None:
-        service = Service(parse_config(FLEET))
+        service = Standalone(parse_config(FLEET))
         await service.start()
         calls: list[float] = []
 
@@ -324,7 +324,7 @@ def test_a_cycle_that_fails_is_not_the_last_one(
 
 
 def test_solver_answers_from_a_process_of_low_priority_and_survives_its_death() -> None:
-    async def play(service: Service, clock: FakeClock) -> None:
+    async def play(service: Standalone, clock: FakeClock) -> None:
         service.filter(pod("u1", "a", 8), [])  # waits: it was offered no node
         problem = service._engine.problem(clock.now)
         package = pack(problem, 1.0)
@@ -356,7 +356,7 @@ def test_lane_two_admits_what_lane_one_left_waiting(
 
     async def play() -> None:
         config = parse_config(FLEET.replace("enabled: false", "enabled: true"))
-        service = Service(config)
+        service = Standalone(config)
         await service.start()
         monkeypatch.setattr(service._engine, "cycle", lambda now: ())
         service.filter(pod("u1", "a", 8), [])
@@ -376,7 +376,7 @@ def test_lane_two_admits_what_lane_one_left_waiting(
 def test_stop_does_not_wait_for_a_solve(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         config = parse_config(FLEET.replace("enabled: false", "enabled: true"))
-        service = Service(config)
+        service = Standalone(config)
         await service.start()
         service._solver.solve(b"start it", 1.0)
         monkeypatch.setattr(service._engine, "cycle", lambda now: ())

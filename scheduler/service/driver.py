@@ -1,4 +1,4 @@
-"""Drives the engine: when it is called, and what becomes of what it says.
+"""Drives the engine: when it is called, and who is told what it says.
 
 Everything here runs on one asyncio loop, and every call into the engine is synchronous
 and short: the loop is the lock. Decisions are taken in monotonic time. A cycle follows
@@ -12,37 +12,27 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from scheduler.codec import Naming, Reported
-from scheduler.config import Config, nodes_of, policy_of, tenancy_of
+from scheduler.codec import Naming
+from scheduler.config import Config
 from scheduler.core import (
     Action,
-    CheckpointRequest,
     Engine,
     Event,
-    Evict,
     Explanation,
     Filtered,
-    Fleet,
     NodeName,
-    NodeUp,
     Pod,
-    PodBound,
-    PodGone,
-    PodSubmitted,
     PodUid,
+    Policy,
     QueueEntry,
-    Reason,
-    TenantsChanged,
     TenantUse,
 )
 from scheduler.metrics import Metrics, Scrape
-from scheduler.service.outbox import Outbox
 from scheduler.service.roster import Roster
 from scheduler.service.solver import Solver, pack
-from scheduler.tenancy import Tenancy
 
 COALESCE_S = 0.01
 """Changes within this time are looked at together, seconds."""
@@ -62,23 +52,20 @@ HEALTHY_S = 30.0
 log = logging.getLogger(__name__)
 
 
-class Service:
-    """One engine with its clock, its cycle and its outbox.
+class Service(ABC):
+    """One engine with its clock and its cycle; where events come from is left open.
 
     Not ready before `start`, nor after `stop`. All methods are called on the loop.
     """
 
     def __init__(
-        self, config: Config, clock: Callable[[], float] = time.monotonic
+        self, config: Config, policy: Policy, clock: Callable[[], float]
     ) -> None:
-        policy = policy_of(config)
         self._config = config
         self._clock = clock
         self._engine = Engine(policy)
-        self._tenancy = tenancy_of(config)
         self._cycle_s = policy.cycle_s
         self._roster = Roster()
-        self._asked: dict[PodUid, float] = {}
         self._changed = asyncio.Event()
         self._last_cycle = 0.0
         self._pause = COALESCE_S
@@ -87,10 +74,7 @@ class Service:
         self._solved_version = -1
         self._next_solve = 0.0
         self._cycling: asyncio.Task[None] | None = None
-        self.naming = Naming(
-            tenants=self._tenancy.owners, default_class=config.defaults.workload_class
-        )
-        self.outbox = Outbox()
+        self.naming = Naming(tenants={}, default_class=config.defaults.workload_class)
         self.metrics = Metrics(self._scrape)
         self.ready = False
         self.draining = False
@@ -98,18 +82,19 @@ class Service:
     # -- life --------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Tell the engine of nodes and tenants, and begin to answer."""
-        self._apply([NodeUp(node) for node in nodes_of(self._config)])
-        tenancy = self._tenancy
-        self._apply([TenantsChanged(tenancy.queues, tenancy.fleet or Fleet())])
+        """Hear of what is there, decide once, and begin to answer."""
+        await self._begin()
         self._cycle()
         self._cycling = asyncio.create_task(self._run_cycles())
         self.ready = True
 
+    @abstractmethod
+    async def _begin(self) -> None:
+        """Tell the engine of everything that is there already."""
+
     def drain(self) -> None:
-        """Go on answering, but say that no new calls should come; end polls."""
+        """Go on answering, but say that no new calls should come."""
         self.draining = True
-        self.outbox.close()
 
     async def stop(self) -> None:
         """Answer no more; end the cycle and the solver's process."""
@@ -142,11 +127,8 @@ class Service:
         ValueError
             When the pod or a node contradicts what is known; nothing has changed then.
         """
-        now, before = self._clock(), self._engine.version
-        answer = self._engine.filter(pod, nodes, now)
-        if pod.uid not in self._roster.bound:
-            self._roster.pods.setdefault(pod.uid, pod)
-            self._asked[pod.uid] = now
+        before = self._engine.version
+        answer = self._engine.filter(pod, nodes, self._clock())
         if self._engine.version != before:
             self._changed.set()
         reason = "ACCEPTED" if answer.accepted else answer.default.name
@@ -188,53 +170,6 @@ class Service:
     def _are_foreign(self, victims: Iterable[PodUid]) -> bool:
         return not any(uid in self._roster.pods for uid in victims)
 
-    # -- the event door ----------------------------------------------------------
-
-    def report(self, batch: Collection[Reported]) -> int:
-        """Apply a batch of events, whole or not at all; return how many there were.
-
-        Raises
-        ------
-        CodecError
-            For the first event that contradicts what is known.
-        """
-        events = self._roster.judge(batch, self._state_of)
-        self._apply(events)
-        trees = [item.event for item in batch if isinstance(item.event, Tenancy)]
-        if trees:
-            self._map_namespaces(trees[-1])
-        self.metrics.events.inc(len(events))
-        self._changed.set()
-        return len(events)
-
-    def _map_namespaces(self, tenancy: Tenancy) -> None:
-        """Let pods that wait belong to whom their namespace belongs now.
-
-        Bound ones stay with the tenant that they were charged to.
-        """
-        self.naming = replace(self.naming, tenants=tenancy.owners)
-        for uid, pod in list(self._roster.pods.items()):
-            tenant = self.naming.tenant(pod.name.partition("/")[0])
-            if tenant != pod.tenant and uid not in self._roster.bound:
-                asked = self._asked.get(uid, self._clock())
-                moved = PodSubmitted(replace(pod, tenant=tenant))
-                self._apply([PodGone(uid), moved])
-                self._asked[uid] = asked
-
-    def _state_of(self, uid: PodUid) -> Reason | None:
-        found = self._engine.explain(uid, self._clock())
-        return found.reason if found else None
-
-    def _apply(self, events: Iterable[Event]) -> None:
-        now = self._clock()
-        for event in events:
-            self._engine.observe(event, now)
-            self._roster.note(event)
-            if isinstance(event, PodBound | PodGone):
-                self._asked.pop(event.uid, None)
-            if isinstance(event, PodGone):
-                self.outbox.forget(event.uid)
-
     # -- views -------------------------------------------------------------------
 
     def tenants(self) -> tuple[TenantUse, ...]:
@@ -264,8 +199,12 @@ class Service:
             queue=self.queue(),
             capacity=self._engine.capacity(),
             stranded=self._engine.stranded(),
-            wishes=len(self.outbox),
+            wishes=self._wishes(),
         )
+
+    @abstractmethod
+    def _wishes(self) -> int:
+        """Return how many wishes of the engine are not performed yet."""
 
     # -- lane 1 ------------------------------------------------------------------
 
@@ -290,29 +229,29 @@ class Service:
 
     def _cycle(self) -> None:
         begun = time.perf_counter()
-        self._forget_lost()
+        self._prepare()
         self._take(self._engine.cycle(self._clock()))
         self._last_cycle = self._clock()
         spent = time.perf_counter() - begun
         self._pause = min(self._cycle_s, max(COALESCE_S, spent / CYCLE_SHARE))
         self.metrics.cycle.observe(spent)
 
-    def _take(self, actions: Iterable[Action]) -> None:
-        """Put wishes that others perform into the outbox.
+    def _prepare(self) -> None:  # noqa: B027 (not everyone has something to do)
+        """Tell the engine what it should hear before it decides."""
 
-        Admit and Withdraw stay here: inline, the next Filter says the same.
-        """
+    def _apply(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._engine.observe(event, self._clock())
+            self._roster.note(event)
+
+    def _take(self, actions: Iterable[Action]) -> None:
         for action in actions:
             self.metrics.acted(type(action).__name__)
-            if isinstance(action, CheckpointRequest | Evict):
-                pod = self._roster.pods.get(action.uid)
-                self.outbox.put(action, pod.name if pod else action.uid)
+            self._perform(action)
 
-    def _forget_lost(self) -> None:
-        """Take pods for deleted that nobody has asked about for long."""
-        since = self._clock() - self._config.policy.forget_after
-        lost = [uid for uid, asked in self._asked.items() if asked < since]
-        self._apply([PodGone(uid) for uid in lost])
+    @abstractmethod
+    def _perform(self, action: Action) -> None:
+        """See to it that something the engine wishes happens."""
 
     # -- lane 2 ------------------------------------------------------------------
 
