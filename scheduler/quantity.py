@@ -24,7 +24,7 @@ _SCALES = {
     **{unit: Fraction(1000 ** (i + 1)) for i, unit in enumerate("kMGTPE")},
     **{f"{unit}i": Fraction(1024 ** (i + 1)) for i, unit in enumerate("KMGTPE")},
 }
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+", re.ASCII)
+DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|h|m|s))+", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)", re.ASCII)
 _SECONDS = {
     "ms": Fraction(1, 1000),
@@ -87,7 +87,7 @@ def seconds(text: str) -> float:
     ValueError
         When the text is no duration with a unit.
     """
-    if len(text) > MAX_TEXT or not _DURATION.fullmatch(text):
+    if len(text) > MAX_TEXT or not DURATION.fullmatch(text):
         raise ValueError("is not a duration with a unit (as 60s, 2m or 1h30m)")
     total = sum(Fraction(n) * _SECONDS[unit] for n, unit in _PART.findall(text))
     return float(total)

@@ -1,8 +1,9 @@
 """Settings: one YAML file, read whole or refused with every fault at once.
 
-``schema`` has the keys, their units and their documentation, ``rules`` what must hold
-across keys (of tenants: ``scheduler.tenancy``), ``reading`` turns text into settings
-and settings into core types.
+``schema`` has the keys and their documentation, ``values`` how each value is written,
+``rules`` what must hold across keys (of tenants: ``scheduler.tenancy``), ``reading``
+turns text into settings and settings into core types. ``objects`` has the same terms
+for Kubernetes: Tenant and Fleet objects.
 """
 
 from scheduler.config.reading import (
@@ -17,7 +18,8 @@ from scheduler.config.reading import (
     read_tenancy,
     tenancy_of,
 )
-from scheduler.config.schema import Config, parse_address
+from scheduler.config.schema import Config
+from scheduler.config.values import parse_address
 
 __all__ = [
     "Config",

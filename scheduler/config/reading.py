@@ -19,7 +19,7 @@ from scheduler.config.schema import (
     NodeConfig,
     Section,
     TenancyConfig,
-    TenantConfig,
+    TenantTerms,
 )
 from scheduler.core import (
     Fleet,
@@ -185,12 +185,16 @@ def tenancy_of(config: TenancyConfig) -> Tenancy:
 
 def queues_of(config: TenancyConfig) -> tuple[Queue, ...]:
     """Return the tenant tree; the order of the file is the order of creation."""
-    return tuple(_queue(tenant, order) for order, tenant in enumerate(config.tenants))
+    return tuple(
+        queue_from(tenant, tenant.name, order)
+        for order, tenant in enumerate(config.tenants)
+    )
 
 
-def _queue(tenant: TenantConfig, order: int) -> Queue:
+def queue_from(tenant: TenantTerms, name: str, order: int) -> Queue:
+    """Return a queue of these terms; the smaller `order`, the older it is."""
     return Queue(
-        name=TenantName(tenant.name),
+        name=TenantName(name),
         parent=TenantName(tenant.parent) if tenant.parent else None,
         guarantee=_counts(tenant.guarantee),
         borrowing_limit=_counts(tenant.borrowing_limit),
@@ -212,7 +216,11 @@ def _counts(counts: Mapping[str, int]) -> tuple[tuple[Form, int], ...]:
 
 def fleet_of(config: TenancyConfig) -> Fleet:
     """Return what holds for the whole tree."""
-    fleet: FleetConfig = config.fleet
+    return fleet_from(config.fleet)
+
+
+def fleet_from(fleet: FleetConfig) -> Fleet:
+    """Return what holds for the whole tree, as the core takes it."""
     groups = (
         Group(name=Form(name), members=tuple(Form(member) for member in members))
         for name, members in fleet.groups.items()

@@ -1,19 +1,14 @@
 """The settings file's keys, types and units.
 
-Hidden here: how each value is written (``60s``, ``512Gi``, ``127.0.0.1:8080``) and
-read. Keys are camelCase in the file. Every model is frozen and refuses unknown keys;
-what spans several keys is judged by ``rules``.
+Keys are camelCase in the file; how values are written is hidden in ``values``. Every
+model is frozen and refuses unknown keys; what spans several keys is judged by
+``rules``.
 """
 
-import re
-from collections.abc import Callable
-from decimal import Decimal
 from typing import Annotated
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -22,111 +17,29 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from scheduler.core import PreemptWithin, WorkloadClass, workload_class
-from scheduler.quantity import (
-    cpu_milli,
-    memory_mib,
-    quantity,
-    round_down,
-    seconds,
+from scheduler.config.values import (
+    MAX_FORMS,
+    Address,
+    Amounts,
+    Bytes,
+    Class,
+    ClassName,
+    Count,
+    Counts,
+    Cpu,
+    Duration,
+    Members,
+    Memory,
+    Milli,
+    Name,
+    NodeNames,
 )
+from scheduler.core import PreemptWithin, WorkloadClass
 
 MIN_KEEP_ALIVE_S = 120.0
 """kube-scheduler keeps idle connections for 90 s and does not retry a POST."""
 
 MAX_NODES = 20_000
-
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
-_ADDRESS = re.compile(r"(?:([^\s:\[\]]+)|\[([0-9a-fA-F:.]+)\]):(\d{1,5})", re.ASCII)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("needs a unit")
-    return value
-
-
-def _duration(value: object) -> float:
-    return seconds(_text(value))
-
-
-def _cpu(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("must be cores (64) or millicores (500m)")
-    return round_down(cpu_milli(str(value)))
-
-
-def _memory(value: object) -> int:
-    amount = round_down(memory_mib(_text(value)))
-    if amount < 1:
-        raise ValueError("is less than 1Mi: give a unit, as 512Gi")
-    return amount
-
-
-def _bytes(value: object) -> int:
-    amount = round_down(quantity(_text(value)))
-    if amount < 65_536:
-        raise ValueError("is less than 64Ki, too little for the names of a fleet")
-    return amount
-
-
-def _milli(value: object) -> int:
-    """Read a number as thousandths: 1.75 is 1750."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    milli = Decimal(repr(value)) * 1000 if number else Decimal("NaN")
-    if not milli.is_finite() or milli != milli.to_integral_value():
-        raise ValueError("must be a number with at most three decimals, as 2.0")
-    return int(milli)
-
-
-def _class(value: object) -> WorkloadClass:
-    return workload_class(str(value))
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Split ``host:port`` (``[::1]:8080`` for IPv6); port 0 means any free one.
-
-    Raises
-    ------
-    ValueError
-        When the text is no such address.
-    """
-    match = _ADDRESS.fullmatch(text)
-    if match is None or int(match.group(3)) > 65_535:
-        raise ValueError("is not host:port, as 127.0.0.1:8080")
-    return match.group(1) or match.group(2), int(match.group(3))
-
-
-def _address(value: object) -> tuple[str, int]:
-    return parse_address(_text(value))
-
-
-def _named(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if not pattern.fullmatch(text):
-            raise ValueError(f"is no {what}: lower-case letters, digits, '-' and '.'")
-        return text
-
-    return check
-
-
-def _node_name(text: str) -> str:
-    if not _NAME.fullmatch(text.replace("{i}", "0", 1)):
-        raise ValueError("is no node name: lower-case letters, digits, '-', '.', {i}")
-    return text
-
-
-Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0, le=86_400 * 366)]
-Cpu = Annotated[int, BeforeValidator(_cpu), Field(ge=0)]
-Memory = Annotated[int, BeforeValidator(_memory)]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(le=1 << 30)]
-Address = Annotated[tuple[str, int], BeforeValidator(_address)]
-Name = Annotated[str, AfterValidator(_named(_NAME, "name"))]
-NodeNames = Annotated[str, AfterValidator(_node_name)]
-Class = Annotated[WorkloadClass, BeforeValidator(_class)]
-Count = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
-Counts = dict[str, Count]
-Milli = Annotated[int, BeforeValidator(_milli), Field(ge=0, le=1_000_000_000)]
 
 
 class Section(BaseModel):
@@ -238,7 +151,9 @@ class MigConfig(Section):
     """GPUs of a node that are cut alike."""
 
     gpus: StrictInt = Field(ge=1, le=64, description="How many GPUs are cut so.")
-    slices: Counts = Field(description="Slices of each of them, per MIG profile.")
+    slices: dict[str, Count] = Field(
+        description="Slices of each of them, per MIG profile."
+    )
 
 
 class NodeConfig(Section):
@@ -272,15 +187,11 @@ class NodeConfig(Section):
     )
 
 
-class TenantConfig(Section):
-    """A queue of the tenant tree; one without children is a tenant."""
+class TenantTerms(Section):
+    """What a queue is promised and may do, wherever that is written."""
 
-    name: Name = Field(description="Name of the queue.")
     parent: Name | None = Field(
         default=None, description="Queue above it; left out: a root."
-    )
-    namespaces: tuple[Name, ...] = Field(
-        default=(), description="Namespaces whose pods are charged to it."
     )
     guarantee: Counts = Field(
         default={}, description="Devices per form that are theirs whenever they ask."
@@ -328,6 +239,15 @@ class TenantConfig(Section):
     )
 
 
+class TenantConfig(TenantTerms):
+    """A queue of the tenant tree; one without children is a tenant."""
+
+    name: Name = Field(description="Name of the queue.")
+    namespaces: tuple[Name, ...] = Field(
+        default=(), description="Namespaces whose pods are charged to it."
+    )
+
+
 class UsageMemoryConfig(Section):
     """How long borrowing is remembered when burst is divided."""
 
@@ -342,7 +262,7 @@ class UsageMemoryConfig(Section):
 class FleetConfig(Section):
     """What holds for the whole tree."""
 
-    groups: dict[str, tuple[str, ...]] = Field(
+    groups: Annotated[dict[ClassName, Members], Field(max_length=MAX_FORMS)] = Field(
         default={},
         description="Class groups: GPU classes, or other groups, of which any will do.",
     )
@@ -350,7 +270,7 @@ class FleetConfig(Section):
         default={},
         description="Most devices that all roots together hold above their guarantees.",
     )
-    values: dict[str, Annotated[Milli, Field(gt=0)]] = Field(
+    values: Amounts = Field(
         default={}, description="Worth of GPU classes; an a100-80gb is 1."
     )
     usage_memory: UsageMemoryConfig | None = Field(
