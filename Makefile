@@ -76,6 +76,7 @@ generated: $(VENV)/.dev
 	@echo "== generated"
 	@PYTHON=$(PY) protos/generate.sh --check
 	@$(PY) deploy/tools/generate_gpu_tables.py --check
+	@$(PY) deploy/tools/generate_crds.py --check
 
 unit: $(VENV)/.dev
 	@echo "== pytest"

@@ -6,14 +6,17 @@ turns text into settings and settings into core types. ``objects`` has the same 
 for Kubernetes: Tenant and Fleet objects.
 """
 
+from scheduler.config.objects import FleetSpec, Selector, TenantSpec, read_spec
 from scheduler.config.reading import (
     ConfigError,
+    fleet_from,
     fleet_of,
     load_config,
     node_of,
     nodes_of,
     parse_config,
     policy_of,
+    queue_from,
     queues_of,
     read_tenancy,
     tenancy_of,
@@ -24,6 +27,10 @@ from scheduler.config.values import parse_address
 __all__ = [
     "Config",
     "ConfigError",
+    "FleetSpec",
+    "Selector",
+    "TenantSpec",
+    "fleet_from",
     "fleet_of",
     "load_config",
     "node_of",
@@ -31,7 +38,9 @@ __all__ = [
     "parse_address",
     "parse_config",
     "policy_of",
+    "queue_from",
     "queues_of",
+    "read_spec",
     "read_tenancy",
     "tenancy_of",
 ]

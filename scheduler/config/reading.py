@@ -84,14 +84,21 @@ def parse_config(text: str) -> Config:
         raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"the file must hold keys and values, not {raw!r}")
-    config = _validated(Config, raw, "")
+    config = validated(Config, raw, "")
     found = faults(config.nodes, tenancy_of(config))
     if found:
         raise ConfigError("\n".join(found))
     return config
 
 
-def _validated(model: type[_S], raw: object, prefix: str) -> _S:
+def validated(model: type[_S], raw: object, prefix: str) -> _S:
+    """Read one section; keys are named after `prefix`.
+
+    Raises
+    ------
+    ConfigError
+        When it means nothing; the message lists every fault.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -140,7 +147,7 @@ def node_of(raw: object, where: str = "node") -> Node:
     ConfigError
         When it cannot be used; `where` is what its keys are named after.
     """
-    entry = _validated(NodeConfig, raw, where)
+    entry = validated(NodeConfig, raw, where)
     found = list(node_faults(where, entry))
     if entry.count != 1:
         found.append(f"{where}.count: {entry.count}: an event is about one node")
@@ -170,7 +177,7 @@ def read_tenancy(raw: Mapping[str, object]) -> Tenancy:
     ConfigError
         When a key or value means nothing; the message lists every fault.
     """
-    tenancy = tenancy_of(_validated(TenancyConfig, raw, ""))
+    tenancy = tenancy_of(validated(TenancyConfig, raw, ""))
     return tenancy if "fleet" in raw else replace(tenancy, fleet=None)
 
 
