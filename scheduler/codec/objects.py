@@ -140,6 +140,7 @@ class PodSpec(Struct, gc=False, rename="camel"):
     containers: list[Container] | None = None
     init_containers: list[Container] | None = None
     overhead: Amounts | None = None
+    resources: Resources | None = None
     resource_claims: list[ResourceClaim] | None = None
     priority_class_name: str | None = None
     priority: int | None = None
@@ -202,6 +203,7 @@ class JobStatus(Struct, gc=False, rename="camel"):
     ready: int | None = None
     succeeded: int = 0
     failed: int = 0
+    failed_indexes: str | None = None
     start_time: str | None = None
     conditions: list[Condition] | None = None
 

@@ -1,17 +1,19 @@
-"""Kubernetes pods as core pods: resource names, annotations, the demand formula.
+"""Kubernetes pods as core pods: resource names and the demand formula.
 
-Hidden here: where in a pod's JSON it says what it needs. The GPU demand is the one
+Hidden here: where in a pod's JSON it says what it needs. The demand is the one
 kube-scheduler computes (the larger of what runs together and what any init container
-needs with the sidecars before it), so both count alike. Names of design section 11.
+needs with the sidecars before it; what is asked for the pod as a whole goes before the
+sum of its containers), so both count alike.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeVar
 
 from scheduler.codec.errors import CodecError
-from scheduler.codec.objects import Container, ObjectMeta, PodObject
+from scheduler.codec.membership import Membership, membership
+from scheduler.codec.notes import Notes, boolean, class_list, period
+from scheduler.codec.objects import Amounts, Container, ObjectMeta, PodObject
 from scheduler.core import (
     Demand,
     Form,
@@ -19,22 +21,18 @@ from scheduler.core import (
     PodUid,
     TenantName,
     WorkloadClass,
-    parse_form,
     profile_of_resource,
     replicas_of,
     workload_class,
 )
 from scheduler.quantity import MEBI, cpu_milli, quantity, round_up, seconds
 
-ANNOTATION = "fairshare.dev/"
 PRIORITY_CLASS = "fairshare-"
 WHOLE_GPU = "nvidia.com/gpu"
 SHARED_GPU = "nvidia.com/gpu.shared"
 MIG_PREFIX = "nvidia.com/mig-"
 RESOURCES = "spec.containers.resources"
 MAX_DEVICES = 1024
-MAX_GANG = 65_536
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +55,19 @@ class Naming:
         return self.tenants.get(namespace) or TenantName(f"namespace:{namespace}")
 
 
-def pod_of(message: PodObject, naming: Naming) -> Pod | None:
+def pod_of(
+    message: PodObject, naming: Naming, member: Membership | None = None
+) -> Pod | None:
     """Return the core pod, None when the pod asks for no GPU.
+
+    Parameters
+    ----------
+    message
+        The pod.
+    naming
+        How its namespace and priority class are understood.
+    member
+        Its gang; when None, what the pod alone says of it.
 
     Raises
     ------
@@ -66,31 +75,32 @@ def pod_of(message: PodObject, naming: Naming) -> Pod | None:
         When a field has no meaning: names pod, field and value.
     """
     _check_identity(message.metadata)
-    notes = _Annotations(message)
+    notes = Notes(message)
     demand = _demand(message, notes)
     if demand is None:
         return None
-    metadata, gang = message.metadata, notes.gang()
+    metadata = message.metadata
+    member = member or membership(message, None)
     return Pod(
         uid=PodUid(metadata.uid),
         name=f"{metadata.namespace}/{metadata.name}",
         tenant=naming.tenant(metadata.namespace),
         workload_class=_class_of(message, naming.default_class),
         demand=demand,
-        gang=gang,
-        min_member=notes.min_member(gang),
+        gang=member.gang,
+        min_member=member.min_member,
         priority=message.spec.priority or 0,
-        preemptible=notes.read("preemptible", _boolean, True),
+        preemptible=notes.read("preemptible", boolean, True),
         restart_cost_s=notes.read("restart-cost", seconds, 0.0),
-        checkpoint_interval_s=notes.read("checkpoint-interval", _period, None),
+        checkpoint_interval_s=notes.read("checkpoint-interval", period, None),
     )
 
 
 def _check_identity(metadata: ObjectMeta) -> None:
-    for field in ("uid", "name", "namespace"):
-        if not getattr(metadata, field):
+    for key in ("uid", "name", "namespace"):
+        if not getattr(metadata, key):
             where = f"pod {metadata.namespace}/{metadata.name}"
-            raise CodecError(where, f"metadata.{field}", "", "must not be empty")
+            raise CodecError(where, f"metadata.{key}", "", "must not be empty")
 
 
 def _class_of(message: PodObject, default: WorkloadClass) -> WorkloadClass:
@@ -106,86 +116,62 @@ def _class_of(message: PodObject, default: WorkloadClass) -> WorkloadClass:
         ) from error
 
 
-# -- annotations --------------------------------------------------------------
+# -- what others use ------------------------------------------------------------
 
 
-class _Annotations:
-    """The pod's ``fairshare.dev/`` annotations, read one by one."""
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a pod takes from its node, whoever placed it there.
 
-    def __init__(self, message: PodObject) -> None:
-        self._where = message.title
-        self._namespace = message.metadata.namespace
-        self._texts = message.metadata.annotations or {}
+    Parameters
+    ----------
+    cpu_milli, memory_mib
+        Thousandths of a core, and MiB.
+    devices
+        Counts by resource name; of all kinds of GPU resources.
+    """
 
-    def read(self, name: str, parse: Callable[[str], _T], default: _T) -> _T:
-        """Return the parsed annotation, `default` when it is absent."""
-        text = self._texts.get(ANNOTATION + name)
-        if text is None:
-            return default
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise self.error(name, text, str(error)) from error
+    cpu_milli: int = 0
+    memory_mib: int = 0
+    devices: Mapping[str, int] = field(default_factory=dict)
 
-    def error(self, name: str, value: object, problem: str) -> CodecError:
-        """Return the error that names the annotation."""
-        field = f"metadata.annotations[{ANNOTATION}{name}]"
-        return CodecError(self._where, field, value, problem)
-
-    def gang(self) -> str:
-        """Return the gang's name, unique in the tenant; empty for a pod on its own."""
-        name = self.read("gang", _gang_name, "")
-        return f"{self._namespace}/{name}" if name else ""
-
-    def min_member(self, gang: str) -> int:
-        """Return how many members start together."""
-        count = self.read("gang-min-member", _member_count, 1)
-        if count > 1 and not gang:
-            problem = f"needs the annotation {ANNOTATION}gang"
-            raise self.error("gang-min-member", count, problem)
-        return count
-
-    def classes(self) -> tuple[str, ...]:
-        """Return the acceptable GPU classes, preferred first."""
-        return self.read("gpu-classes", _class_list, ())
+    def __add__(self, other: "Use") -> "Use":
+        return Use(
+            self.cpu_milli + other.cpu_milli,
+            self.memory_mib + other.memory_mib,
+            _sum(self.devices, other.devices),
+        )
 
 
-def _gang_name(text: str) -> str:
-    if not text or len(text) > 253 or not text.isprintable() or "/" in text:
-        raise ValueError("is no name: 1 to 253 printable characters without a slash")
-    return text
+def use_of(message: PodObject) -> Use:
+    """Return what a pod takes from its node.
+
+    Raises
+    ------
+    CodecError
+        When an amount means nothing: names pod, field and value.
+    """
+    amounts = _pod_amounts(message)
+    return Use(
+        amounts.pop("cpu", 0),
+        -(-amounts.pop("memory", 0) // MEBI),
+        {resource: count for resource, count in amounts.items() if count},
+    )
 
 
-def _member_count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_GANG):
-        raise ValueError(f"is not a whole number from 1 to {MAX_GANG}")
-    return int(text[:9])
+def has_only_claims(message: PodObject) -> bool:
+    """Whether a pod asks for devices by resource claims, and for no GPU resource.
 
-
-def _class_list(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if len(set(names)) != len(names):
-        raise ValueError("names a GPU class twice")
-    return tuple(parse_form(name) for name in names)
-
-
-def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError("must be true or false")
-    return text == "true"
-
-
-def _period(text: str) -> float | None:
-    value = seconds(text)
-    if value <= 0:
-        raise ValueError("must be longer than 0s")
-    return value
+    Nobody counts those: kube-scheduler does not send them, and what a claim was given
+    is not on the pod.
+    """
+    return bool(message.spec.resource_claims) and not use_of(message).devices
 
 
 # -- demand -------------------------------------------------------------------
 
 
-def _demand(message: PodObject, notes: _Annotations) -> Demand | None:
+def _demand(message: PodObject, notes: Notes) -> Demand | None:
     amounts = _pod_amounts(message)
     gpus = sorted(r for r, n in amounts.items() if n and is_gpu_resource(r))
     if not gpus:
@@ -197,7 +183,7 @@ def _demand(message: PodObject, notes: _Annotations) -> Demand | None:
     if amounts[resource] > MAX_DEVICES:
         problem = f"of {resource} are more than {MAX_DEVICES}"
         raise CodecError(where, RESOURCES, amounts[resource], problem)
-    classes = notes.classes()
+    classes: tuple[str, ...] = notes.read("gpu-classes", class_list, ())
     if resource == SHARED_GPU:
         _check_sharing(classes, notes)
     return Demand(
@@ -214,7 +200,7 @@ def is_gpu_resource(name: str) -> bool:
     return name in (WHOLE_GPU, SHARED_GPU) or name.startswith(MIG_PREFIX)
 
 
-def _check_sharing(classes: tuple[str, ...], notes: _Annotations) -> None:
+def _check_sharing(classes: tuple[str, ...], notes: Notes) -> None:
     """Refuse a pod that asks for shared GPUs and does not list which it accepts."""
     shared = [name for name in classes if replicas_of(Form(name)) is not None]
     if not shared or len(shared) < len(classes):
@@ -247,6 +233,9 @@ def _pod_amounts(message: PodObject) -> dict[str, int]:
         asked = _container_amounts(where, f"spec.containers[{index}]", container)
         together = _sum(together, asked)
     _raise_to(together, peak)
+    if spec.resources is not None:
+        whole = "spec.resources.requests"
+        together |= _amounts(where, whole, spec.resources.requests)
     return _sum(together, _amounts(where, "spec.overhead", spec.overhead))
 
 
@@ -259,9 +248,7 @@ def _container_amounts(where: str, field: str, container: Container) -> dict[str
     return {**limits, **asked}
 
 
-def _amounts(
-    where: str, field: str, texts: Mapping[str, str | int | float] | None
-) -> dict[str, int]:
+def _amounts(where: str, field: str, texts: Amounts | None) -> dict[str, int]:
     amounts: dict[str, int] = {}
     for name, text in (texts or {}).items():
         if name in _COUNTED or is_gpu_resource(name):
