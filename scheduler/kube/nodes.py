@@ -1,41 +1,14 @@
 """Nodes as the API server shows them, less what pods of others use on them.
 
-The engine knows pods of tenants. What others hold (CPU and memory of pods without GPUs,
-devices of pods that no tenant is charged for) is taken off what the node offers, so that
-no plan counts on it.
+The engine knows pods of tenants. What others hold (CPU and memory of pods without
+GPUs, devices of pods that no tenant is charged for) is taken off what the node offers,
+so that no plan counts on it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 
 from scheduler.codec import NodeObject, NodeReading, Use, node_of
 from scheduler.core import Event, Form, Node, NodeChanged, NodeDown, NodeName, NodeUp
-
-
-@dataclass(slots=True)
-class _Others:
-    """What pods of others use on one node."""
-
-    uses: dict[str, Use] = field(default_factory=dict)
-    cpu_milli: int = 0
-    memory_mib: int = 0
-
-    def put(self, uid: str, use: Use | None) -> None:
-        """Count a pod, once; None takes it off."""
-        for known, sign in ((self.uses.pop(uid, None), -1), (use, 1)):
-            if known is not None:
-                self.cpu_milli += sign * known.cpu_milli
-                self.memory_mib += sign * known.memory_mib
-        if use is not None:
-            self.uses[uid] = use
-
-    def devices(self) -> dict[str, int]:
-        """Devices by resource name."""
-        found: dict[str, int] = {}
-        for use in self.uses.values():
-            for resource, count in use.devices.items():
-                found[resource] = found.get(resource, 0) + count
-        return found
 
 
 class Nodes:
@@ -48,11 +21,12 @@ class Nodes:
         self._objects: dict[NodeName, NodeObject] = {}
         self._names: dict[str, NodeName] = {}
         self._readings: dict[NodeName, NodeReading] = {}
-        self._others: dict[NodeName, _Others] = {}
+        self._others: dict[NodeName, dict[str, Use]] = {}
         self._places: dict[str, NodeName] = {}
         self._told: dict[NodeName, Node] = {}
         self._dirty: dict[NodeName, None] = {}
         self._classes: Mapping[str, str] = {}
+        self._products: dict[Form, tuple[str, ...]] | None = None
 
     # -- what is seen ------------------------------------------------------------
 
@@ -69,7 +43,7 @@ class Nodes:
         if name is not None and self._objects[name].metadata.uid == uid:
             del self._objects[name]
             self._readings.pop(name, None)
-            self._dirty[name] = None
+            self._touch(name)
 
     def reclassify(self, classes: Mapping[str, str]) -> None:
         """Read all nodes anew: product labels mean other classes now."""
@@ -80,20 +54,28 @@ class Nodes:
 
     def _read(self, name: NodeName) -> None:
         self._readings[name] = node_of(self._objects[name], self._classes)
+        self._touch(name)
+
+    def _touch(self, name: NodeName) -> None:
         self._dirty[name] = None
+        self._products = None
 
     def use(self, uid: str, name: NodeName | None, use: Use | None) -> None:
         """Count what a pod of others uses, wherever it is now; None: nothing."""
         before = self._places.pop(uid, None)
-        for place in {before, name} - {None}:
-            assert place is not None
-            others = self._others.setdefault(place, _Others())
-            others.put(uid, use if place == name else None)
-            if not others.uses:
-                del self._others[place]
-            self._dirty[place] = None
+        if before is not None:
+            others = self._others[before]
+            if before == name and others[uid] == use:
+                self._places[uid] = before
+                return
+            del others[uid]
+            if not others:
+                del self._others[before]
+            self._dirty[before] = None
         if name is not None and use is not None:
+            self._others.setdefault(name, {})[uid] = use
             self._places[uid] = name
+            self._dirty[name] = None
 
     # -- what the engine hears ---------------------------------------------------
 
@@ -124,20 +106,10 @@ class Nodes:
         reading = self._readings.get(name)
         if reading is None or not (reading.node.offers or name in self._told):
             return None
-        node, others = reading.node, self._others.get(name)
-        if others is None:
-            return node
-        offers = dict(node.offers)
-        for resource, count in others.devices().items():
-            form = reading.forms.get(resource)
-            if form is not None:
-                offers[form] = max(0, offers[form] - count)
-        return replace(
-            node,
-            offers=tuple(sorted(offers.items())),
-            cpu_milli=_left(node.cpu_milli, others.cpu_milli),
-            memory_mib=_left(node.memory_mib, others.memory_mib),
-        )
+        others = self._others.get(name)
+        if not others:
+            return reading.node
+        return reading.without(sum(others.values(), Use()))
 
     # -- questions ---------------------------------------------------------------
 
@@ -152,18 +124,14 @@ class Nodes:
 
     def products(self, form: Form) -> tuple[str, ...]:
         """Product labels of the nodes that offer a form, sorted."""
-        found = {
-            reading.products
-            for reading in self._readings.values()
-            if any(form == offered for offered, _ in reading.node.offers)
-        }
-        return tuple(sorted(found - {""}))
+        if self._products is None:
+            found: dict[Form, set[str]] = {}
+            for reading in self._readings.values():
+                for offered, _ in reading.node.offers:
+                    found.setdefault(offered, set()).add(reading.product)
+            self._products = {f: tuple(sorted(p - {""})) for f, p in found.items()}
+        return self._products.get(form, ())
 
     def problems(self) -> dict[NodeName, tuple[str, ...]]:
         """Return nodes whose GPUs we cannot offer, and why."""
         return {n: r.problems for n, r in sorted(self._readings.items()) if r.problems}
-
-
-def _left(there: int, used: int) -> int:
-    """Return what is left; 0 would mean that nobody counts it."""
-    return max(1, there - used) if there else 0

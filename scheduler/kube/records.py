@@ -4,20 +4,19 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from scheduler.codec import (
-    ADMISSION,
-    CHECKPOINT_DEADLINE,
-    HOLD,
-    Affinity,
     CodecError,
     Mark,
     Owner,
     PodObject,
+    Use,
     checkpoint_stamp,
     controller,
     decode_mark,
     is_gated,
     is_terminating,
 )
+from scheduler.codec.mark import ADMISSION, CHECKPOINT_DEADLINE, HOLD
+from scheduler.codec.objects import Affinity
 from scheduler.core import NodeName, Pod, PodUid
 
 
@@ -43,6 +42,9 @@ class Record:
         As the core takes it; None while something keeps it from being read.
     problem
         What that is, in one sentence.
+    use
+        What it takes from its node, of a bound pod without a mark: nobody may be
+        charged for it.
     """
 
     uid: PodUid
@@ -57,13 +59,14 @@ class Record:
     mark: str
     hold: str
     save_by: str
-    stamp: str
+    stamp: tuple[str, str]
     terminating: bool
     controller: Owner | None
     affinity: Affinity | None
     grace_s: int
     pod: Pod | None = None
     problem: str = ""
+    use: Use | None = None
 
     @property
     def path(self) -> str:

@@ -1,0 +1,101 @@
+"""What the API server shows, as events for the engine.
+
+The informers tell their sinks what they see, at any time and in any order; `events`
+gives what is new since the last call, in the order that the engine wants: nodes before
+the pods on them, departures before arrivals, by name or age inside each.
+"""
+
+from collections.abc import Callable, Collection
+
+from scheduler.codec import LeaseObject, Naming, PriorityClassObject
+from scheduler.core import Event, PodUid
+from scheduler.kube.jobs import Jobs
+from scheduler.kube.nodes import Nodes
+from scheduler.kube.pods import Pods
+
+
+class Priorities:
+    """PriorityClasses, for pods that do not exist yet."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._names: dict[str, str] = {}
+
+    def changed(self, found: PriorityClassObject) -> None:
+        """Take a PriorityClass; its value never changes."""
+        self._names[found.metadata.uid] = found.metadata.name
+        self._jobs.priorities[found.metadata.name] = found
+
+    def gone(self, uid: str) -> None:
+        """Forget a PriorityClass, unless another of its name has come since."""
+        name = self._names.pop(uid, "")
+        known = self._jobs.priorities.get(name)
+        if known is not None and known.metadata.uid == uid:
+            del self._jobs.priorities[name]
+
+
+class Leases:
+    """Which kube-scheduler leads: a new one has forgotten nominations of gated pods."""
+
+    def __init__(self) -> None:
+        self.holders: dict[str, str] = {}
+
+    def changed(self, lease: LeaseObject) -> None:
+        """Take a lease."""
+        spec = lease.spec
+        holder = f"{spec.holder_identity or ''} {spec.lease_transitions or 0}"
+        self.holders[lease.metadata.uid] = holder
+
+    def gone(self, uid: str) -> None:
+        """Forget a lease."""
+        self.holders.pop(uid, None)
+
+    @property
+    def leader(self) -> str:
+        """Who leads, in one word that changes whenever somebody else does."""
+        return ", ".join(holder for _, holder in sorted(self.holders.items()))
+
+
+class Mirror:
+    """Everything that is seen of the cluster, apart from tenants."""
+
+    def __init__(self, naming: Naming, schedulers: Collection[str]) -> None:
+        self.nodes = Nodes()
+        self.jobs = Jobs(naming)
+        self.pods = Pods(naming, self.nodes, self.jobs, schedulers)
+        self.priorities = Priorities(self.jobs)
+        self.leases = Leases()
+        self._naming = naming
+
+    def rename(self, naming: Naming) -> None:
+        """Namespaces belong to other tenants from now on."""
+        if naming != self._naming:
+            self._naming = naming
+            self.jobs.rename(naming)
+            self.pods.rename(naming)
+
+    def node_events(self) -> list[Event]:
+        """Return nodes that came or changed."""
+        return self.nodes.arrivals()
+
+    def events(self, since: Callable[[float], float]) -> list[Event]:
+        """Return what else is new for the engine; call `node_events` before.
+
+        Parameters
+        ----------
+        since
+            Turns seconds since the epoch into the engine's time.
+        """
+        for job in self.jobs.resized():
+            self.pods.reread(job)
+        return [
+            *self.pods.departures(),
+            *self.jobs.events(self.pods.has_any_of, since),
+            *self.pods.arrivals(since),
+            *self.nodes.departures(),
+        ]
+
+    def refuse(self, uid: PodUid, problem: str) -> None:
+        """Remember that the engine has refused what it was told of a pod."""
+        self.jobs.stand_ins.pop(uid, None)
+        self.pods.refuse(uid, problem)
