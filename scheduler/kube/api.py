@@ -1,7 +1,8 @@
 """Calls the API server: bytes in, bytes out, one error for everything that goes wrong.
 
 Hidden here: aiohttp's client, TLS, tokens, and how the API server says no. Nothing is
-tried again here: only callers know what may be done twice.
+tried again here: only callers know what may be done twice. (But aiohttp sends a GET,
+PUT or DELETE once more when the connection breaks before there is an answer.)
 """
 
 import asyncio
