@@ -98,6 +98,14 @@ class Client:
     def create(self, thing: Object) -> Object:
         return self.request("POST", path_of(thing), thing)
 
+    def ensure(self, thing: Object) -> None:
+        """Create it unless it is there."""
+        try:
+            self.create(thing)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+
     def replace(self, thing: Object) -> Object:
         return self.request(
             "PUT", f"{path_of(thing)}/{thing['metadata']['name']}", thing

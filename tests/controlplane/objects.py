@@ -1,5 +1,6 @@
 """API objects for tests, as plain JSON: hollow GPU nodes and what runs on them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,9 +41,10 @@ def node(
     product: str = "NVIDIA-H100-80GB-HBM3",
     memory_mib: int = 81_559,
     replicas: int = 1,
-    sharing: str = "none",
+    sharing: str = "time-slicing",
     mig: Mapping[str, int] | None = None,
-    mig_strategy: str = "none",
+    mig_gpus: int = 1,
+    mig_strategy: str = "mixed",
     cpu: str = "96",
     memory: str = "1024Gi",
     pods: int = 110,
@@ -56,20 +58,31 @@ def node(
     gpus
         Physical GPUs; 0 makes a node without GPUs and their labels.
     replicas, sharing
-        Copies of each GPU and how they are made: "time-slicing" or "mps".
-    mig, mig_strategy
-        Slices by profile, as in {"1g.10gb": 7}. "mixed" counts each profile as its own
-        resource; "single" counts its only profile as GPUs.
+        Copies of each GPU and, if there is more than one, how they are made:
+        "time-slicing" or "mps".
+    mig, mig_gpus, mig_strategy
+        Slices by profile, as in {"1g.10gb": 7}, and how many of the GPUs they are cut
+        from. "mixed" counts each profile as its own resource and the other GPUs as
+        GPUs; "single" counts slices of its only profile as GPUs.
     """
-    resources = {
-        "cpu": cpu,
-        "memory": memory,
-        "pods": str(pods),
-        **_gpu_resources(gpus * replicas, mig or {}, mig_strategy),
-    }
-    found = _gpu_labels(gpus, product, memory_mib, replicas, sharing, mig_strategy)
-    for profile, count in (mig or {}).items():
-        found |= _mig_labels(profile, count, product, mig_strategy)
+    devices: dict[str, int] = {}
+    found: dict[str, str] = {}
+    if mig and mig_strategy == "single":
+        devices, found = _single(product, mig)
+    elif mig:
+        devices, found = _mixed(product, gpus - mig_gpus, mig)
+    elif gpus:
+        devices, found = _whole(product, gpus, replicas, sharing)
+    if gpus:
+        found = {
+            "nvidia.com/gpu.present": "true",
+            "nvidia.com/gpu.count": str(gpus),
+            "nvidia.com/gpu.memory": str(memory_mib),
+            "nvidia.com/mig.capable": str(bool(_MIG_CAPABLE.search(product))).lower(),
+            **found,
+        }
+    resources = {"cpu": cpu, "memory": memory, "pods": str(pods)}
+    resources |= {device: str(count) for device, count in devices.items()}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -79,7 +92,7 @@ def node(
                 "kubernetes.io/hostname": name,
                 "kubernetes.io/os": "linux",
                 "kubernetes.io/arch": "amd64",
-                **(found if gpus else {}),
+                **found,
                 **(labels or {}),
             },
             "annotations": {"kwok.x-k8s.io/node": "fake"},
@@ -198,11 +211,24 @@ def priority_classes() -> list[Object]:
     return [priority_class(name, value) for name, value in PRIORITIES.items()]
 
 
+def binding(user: str, role: str = "cluster-admin") -> Object:
+    """A ClusterRoleBinding of a user of the control plane to a role."""
+    group = "rbac.authorization.k8s.io"
+    return {
+        "apiVersion": f"{group}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": f"{user}-{role}"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+    }
+
+
 def hangs(on: bool = True) -> dict[str, str | None]:
     """Annotations that make a node lose its kubelet, or a pod its node's."""
     return {HANGS: "true" if on else None}
 
 
+_MIG_CAPABLE = re.compile("A30|A100|A800|H100|H800|H20|H200|GH200|B200|B300|PRO-6000")
 _NODE_INFO = {
     "architecture": "amd64",
     "operatingSystem": "linux",
@@ -217,47 +243,51 @@ _NODE_INFO = {
 }
 
 
-def _gpu_resources(gpus: int, mig: Mapping[str, int], strategy: str) -> dict[str, str]:
-    if strategy == "mixed":
-        slices = {f"nvidia.com/mig-{name}": str(count) for name, count in mig.items()}
-        return {GPU: str(gpus), **slices}
-    if strategy == "single":
-        return {GPU: str(sum(mig.values()))}
-    return {GPU: str(gpus)} if gpus else {}
-
-
-def _gpu_labels(
-    gpus: int, product: str, memory_mib: int, replicas: int, sharing: str, strategy: str
-) -> dict[str, str]:
-    # With replicas, feature discovery marks the product as shared.
-    shared = "-SHARED" if replicas > 1 else ""
-    return {
-        "nvidia.com/gpu.present": "true",
-        "nvidia.com/gpu.product": product + shared,
-        "nvidia.com/gpu.memory": str(memory_mib),
-        "nvidia.com/gpu.count": str(gpus),
+def _whole(
+    product: str, gpus: int, replicas: int, sharing: str
+) -> tuple[dict[str, int], dict[str, str]]:
+    shared = replicas > 1
+    return {GPU: gpus * replicas}, {
+        "nvidia.com/gpu.product": product + ("-SHARED" if shared else ""),
         "nvidia.com/gpu.replicas": str(replicas),
-        "nvidia.com/gpu.sharing-strategy": sharing,
-        "nvidia.com/mig.capable": "true",
-        "nvidia.com/mig.strategy": strategy,
+        "nvidia.com/gpu.sharing-strategy": sharing if shared else "none",
+        "nvidia.com/mig.strategy": "none",
     }
 
 
-def _mig_labels(
-    profile: str, count: int, product: str, strategy: str
-) -> dict[str, str]:
-    if strategy == "single":
-        return {
-            "nvidia.com/gpu.product": f"{product}-MIG-{profile}",
-            "nvidia.com/gpu.count": str(count),
+def _single(
+    product: str, mig: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, str]]:
+    ((profile, count),) = mig.items()
+    return {GPU: count}, {
+        "nvidia.com/gpu.product": f"{product}-MIG-{profile}",
+        "nvidia.com/gpu.count": str(count),
+        "nvidia.com/gpu.slices.gi": profile.partition("g")[0],
+        "nvidia.com/gpu.replicas": "1",
+        "nvidia.com/gpu.sharing-strategy": "none",
+        "nvidia.com/mig.strategy": "single",
+    }
+
+
+def _mixed(
+    product: str, whole: int, mig: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, str]]:
+    labels = {
+        "nvidia.com/gpu.product": product,
+        "nvidia.com/gpu.replicas": "1" if whole else "0",
+        "nvidia.com/gpu.sharing-strategy": "none",
+        "nvidia.com/mig.strategy": "mixed",
+    }
+    for profile, count in mig.items():
+        labels |= {
+            f"nvidia.com/mig-{profile}.count": str(count),
+            f"nvidia.com/mig-{profile}.product": f"{product}-MIG-{profile}",
+            f"nvidia.com/mig-{profile}.slices.gi": profile.partition("g")[0],
+            f"nvidia.com/mig-{profile}.replicas": "1",
+            f"nvidia.com/mig-{profile}.sharing-strategy": "none",
         }
-    prefix = f"nvidia.com/mig-{profile}"
-    return {
-        f"{prefix}.count": str(count),
-        f"{prefix}.product": f"{product}-MIG-{profile}",
-        f"{prefix}.replicas": "1",
-        f"{prefix}.sharing-strategy": "none",
-    }
+    slices = {f"nvidia.com/mig-{profile}": count for profile, count in mig.items()}
+    return {GPU: whole, **slices}, labels
 
 
 def _template(gpus: int, template: Mapping[str, Any]) -> Object:

@@ -1,9 +1,8 @@
 """A real Kubernetes control plane on loopback, whose life is a `with` statement."""
 
 import atexit
-import json
+import itertools
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -16,48 +15,24 @@ from typing import Any, Self
 
 import yaml
 
-from tests.controlplane import hollow
+from tests.controlplane import components, hollow, objects
 from tests.controlplane.build import Binaries
-from tests.controlplane.client import (
-    MERGE,
-    ApiError,
-    Client,
-    Object,
-    eventually,
-)
-from tests.controlplane.process import LOOPBACK, Process, free_ports, wait_until_free
+from tests.controlplane.client import MERGE, ApiError, Client, Object, eventually
+from tests.controlplane.components import ADMIN, COMPONENT_USERS, Site
+from tests.controlplane.process import LOOPBACK, Process, wait_until_free
 
-ADMIN = "admin"
-MASTERS = ("system:masters",)
-COMPONENT_USERS: Mapping[str, Sequence[str]] = {
-    ADMIN: MASTERS,
-    # Bound to its own role, as in a real cluster; the other two may do all.
-    "system:kube-scheduler": (),
-    "system:kube-controller-manager": MASTERS,
-    "system:hollow-kubelets": MASTERS,
-}
-# Nothing here has clouds, volumes or autoscalers, and they cost start-up and memory.
-LEFT_OUT = (
-    "cloud-node-lifecycle-controller",
-    "ephemeral-volume-controller",
-    "horizontal-pod-autoscaler-controller",
-    "node-ipam-controller",
-    "node-route-controller",
-    "persistentvolume-attach-detach-controller",
-    "persistentvolume-binder-controller",
-    "persistentvolume-expander-controller",
-    "persistentvolumeclaim-protection-controller",
-    "persistentvolume-protection-controller",
-    "root-ca-certificate-publisher-controller",
-    "service-lb-controller",
-)
-_PORTS = ("etcd", "etcd-peer", "kube-apiserver", "kube-scheduler", "kwok")
+START_S = 60.0
+"""How long a component may take to come up, seconds; it takes two on a free machine."""
+
 LEASE_S = (4.0, 3.0, 0.5)
-"""Duration, renew deadline and retry period of the scheduler's Lease."""
+"""Duration, renew deadline and retry period of the scheduler's Lease, seconds."""
 
 
 class ControlPlane:
     """etcd and the API server, and on request all that makes them a cluster.
+
+    Every process ends with the `with` block, and with this Python process however that
+    ends.
 
     Parameters
     ----------
@@ -66,7 +41,8 @@ class ControlPlane:
     directory
         Where logs, keys and kubeconfigs go. Data is removed when it stops.
     users
-        Further users and their groups; `client_for` and `kubeconfig_for` know them.
+        Further users and their groups, as in {"alice": ("team-a",)}. They may do what
+        RBAC objects let them.
     manager, hollow_nodes
         Whether the controller manager, and KWOK for the nodes, run.
     load
@@ -88,18 +64,19 @@ class ControlPlane:
         feature_gates: Mapping[str, bool] | None = None,
     ) -> None:
         self.binaries = binaries
-        self.directory = directory.absolute()
-        self._users = {**COMPONENT_USERS, **(users or {})}
-        self._tokens = {user: secrets.token_hex(16) for user in self._users}
-        self._manager, self._hollow_nodes, self._load = manager, hollow_nodes, load
-        self._gates = ",".join(
-            f"{name}={str(on).lower()}" for name, on in (feature_gates or {}).items()
+        self._site = Site(
+            directory.absolute(),
+            users={**COMPONENT_USERS, **(users or {})},
+            manager=manager,
+            load=load,
+            feature_gates=feature_gates or {},
         )
+        self._hollow_nodes = hollow_nodes
         self._processes: dict[str, Process] = {}
-        self._scheduler_config: dict[str, Any] = {}
-        self._tie: tuple[int, int] | None = None
-        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         self._clients: dict[str, Client] = {}
+        self._scheduler_config: dict[str, Any] = {}
+        self._numbers = itertools.count(1)
+        self._tie: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -116,15 +93,16 @@ class ControlPlane:
     # Life
 
     def start(self) -> None:
-        """Start all but the scheduler; returns when the API server is ready."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Start all but the scheduler; returns when they are ready."""
         self._tie = os.pipe()
         atexit.register(self.stop)
         try:
-            self._prepare()
-            self._run("etcd", self._etcd_flags())
+            self._site.write()
+            key = [self.binaries.controlplane, "key", self._site.account_key]
+            subprocess.run(key, check=True)
+            self._run("etcd", components.etcd_flags(self._site))
             self.start_apiserver()
-            if self._manager:
+            if self._site.manager:
                 self._start_manager()
             if self._hollow_nodes:
                 self._start_hollow_nodes()
@@ -138,22 +116,22 @@ class ControlPlane:
             return
         for client in self._clients.values():
             client.close()
-        started_last_first = list(self._processes.values())[::-1]
-        for process in started_last_first:
+        last_first = list(self._processes.values())[::-1]
+        for process in last_first:
             process.signal(signal.SIGTERM)
         patience = time.monotonic() + 3
-        for process in started_last_first:
+        for process in last_first:
             process.stop(max(0.0, patience - time.monotonic()))
         for end in self._tie:
             os.close(end)
         self._tie = None
         atexit.unregister(self.stop)
-        wait_until_free(list(self._ports.values()))
-        shutil.rmtree(self.directory / "data", ignore_errors=True)
+        wait_until_free(self.ports)
+        shutil.rmtree(self._site.data, ignore_errors=True)
 
     def start_apiserver(self) -> None:
-        self._run("kube-apiserver", self._apiserver_flags())
-        self._await("kube-apiserver", self.is_ready, 60)
+        self._run("kube-apiserver", components.apiserver_flags(self._site))
+        self._await("kube-apiserver", self.is_ready)
 
     def stop_apiserver(self) -> None:
         self._end("kube-apiserver")
@@ -167,10 +145,10 @@ class ControlPlane:
         A scheduler that could not renew its Lease meanwhile gave up; it is started
         again, as a kubelet would.
         """
-        leading = self.scheduler_runs
+        led = self.scheduler_runs
         self._end("kube-apiserver", kill=kill)
         self.start_apiserver()
-        if leading and not self.scheduler_runs:
+        if led and not self.scheduler_runs:
             self._lead()
 
     def start_scheduler(
@@ -187,8 +165,8 @@ class ControlPlane:
             Duration, renew deadline and retry period of its Lease. Let it be longer
             where the machine is kept busy.
         """
-        self._scheduler_config = _scheduler_config(
-            config, str(self.kubeconfig_for("system:kube-scheduler")), lease_s
+        self._scheduler_config = components.scheduler_config(
+            self._site, config, lease_s
         )
         self._lead()
 
@@ -212,43 +190,44 @@ class ControlPlane:
     # Use
 
     @property
-    def server(self) -> str:
-        return f"https://{LOOPBACK}:{self._ports['kube-apiserver']}"
-
-    @property
-    def authority(self) -> Path:
-        """The certificate by which the API server is known."""
-        return self.directory / "certificates" / "apiserver.crt"
+    def client(self) -> Client:
+        """Of the user who may do everything."""
+        return self.client_for(ADMIN)
 
     @property
     def kubeconfig(self) -> Path:
         """Of the user who may do everything."""
         return self.kubeconfig_for(ADMIN)
 
+    def client_for(self, user: str) -> Client:
+        if user not in self._clients:
+            token = self.token_for(user)
+            self._clients[user] = Client(self.server, self._site.authority, token)
+        return self._clients[user]
+
+    def kubeconfig_for(self, user: str) -> Path:
+        return self._site.kubeconfig(user)
+
+    def token_for(self, user: str) -> str:
+        return self._site.token(user)
+
     @property
-    def client(self) -> Client:
-        return self.client_for(ADMIN)
+    def server(self) -> str:
+        return self._site.server
+
+    @property
+    def authority(self) -> Path:
+        """The certificate by which the API server is known."""
+        return self._site.authority
 
     @property
     def ports(self) -> list[int]:
-        return list(self._ports.values())
+        return list(self._site.ports.values())
 
     @property
     def pids(self) -> dict[str, int]:
+        """Process ids of the components that run."""
         return {name: p.pid for name, p in self._processes.items() if p.running}
-
-    def client_for(self, user: str) -> Client:
-        if user not in self._clients:
-            self._clients[user] = Client(
-                self.server, self.authority, self.token_for(user)
-            )
-        return self._clients[user]
-
-    def token_for(self, user: str) -> str:
-        return self._tokens[user]
-
-    def kubeconfig_for(self, user: str) -> Path:
-        return self.directory / f"{user.replace(':', '-')}.kubeconfig"
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints; raises with what it complains about."""
@@ -259,7 +238,7 @@ class ControlPlane:
             text=True,
             env={
                 "PATH": os.environ["PATH"],
-                "HOME": str(self.directory),
+                "HOME": str(self._site.directory),
                 "KUBECONFIG": str(self.kubeconfig),
             },
         )
@@ -268,6 +247,7 @@ class ControlPlane:
         return done.stdout
 
     def logs(self, name: str) -> str:
+        """All that a component has said so far, over its restarts."""
         return self._processes[name].log.read_text(errors="replace")
 
     def is_ready(self) -> bool:
@@ -284,64 +264,52 @@ class ControlPlane:
 
     def scheduler_metrics(self) -> str:
         """What kube-scheduler tells Prometheus."""
-        server = f"https://{LOOPBACK}:{self._ports['kube-scheduler']}"
-        authority = self.authority.parent / "kube-scheduler.crt"
+        server = f"https://{LOOPBACK}:{self._site.ports['kube-scheduler']}"
+        authority = self._site.certificates / "kube-scheduler.crt"
         scheduler = Client(server, authority, self.token_for(ADMIN))
         _, text = scheduler.raw("GET", "/metrics")
         scheduler.close()
         return text.decode()
 
+    def new_namespace(
+        self, prefix: str = "team", labels: Mapping[str, str] | None = None
+    ) -> str:
+        """Make a namespace that takes pods at once, and say its name.
+
+        The name is new: namespaces of earlier tests may still be on their way out.
+        """
+        name = f"{prefix}-{next(self._numbers)}"
+        self.client.create(objects.namespace(name, labels))
+        # Pods are refused until there is one; do not wait for the controller.
+        self.client.ensure(objects.service_account("default", name))
+        return name
+
     def clear(self) -> None:
-        """Take away what a test left: nodes, pods, namespaces, our own objects.
+        """Take away what a test left: namespaces, pods, nodes, tenants, fleets.
 
         Returns when no pod and no node is left. Namespaces go a little later by
         themselves, so the next test must not use the same names.
         """
         client = self.client
-        ours = [
-            name
-            for name in (n["metadata"]["name"] for n in client.items("namespaces"))
-            if name != "default" and not name.startswith("kube-")
-        ]
-        for name in ours:
+        for namespace in client.items("namespaces"):
             # Nothing can be created in a namespace that is on its way out, so no
             # controller makes new pods.
-            client.delete("namespaces", name)
+            if not _is_builtin(namespace["metadata"]["name"]):
+                client.delete("namespaces", namespace["metadata"]["name"])
         for resource in ("tenants", "fleets"):
             with suppress(ApiError):  # there need not be such a kind
                 client.delete_all(resource)
         client.delete_all("nodes")
-        client.in_parallel(_remove_pod(client), client.items("pods"))
+        client.in_parallel(lambda pod: _remove(client, pod), client.items("pods"))
         eventually(lambda: not client.items("pods"), 30, "no pod is left")
         eventually(lambda: not client.items("nodes"), 30, "no node is left")
 
     # Parts
 
-    def _prepare(self) -> None:
-        for name in ("certificates", "data"):
-            (self.directory / name).mkdir(exist_ok=True)
-        key = [self.binaries.controlplane, "key", self._service_account_key]
-        subprocess.run(key, check=True)
-        lines = [
-            f'{self._tokens[user]},{user},{user},"{",".join(groups)}"'
-            for user, groups in self._users.items()
-        ]
-        self._token_file.write_text("\n".join(lines))
-        for user in self._users:
-            self.kubeconfig_for(user).write_text(self._kubeconfig_text(user))
-
-    @property
-    def _service_account_key(self) -> Path:
-        return self.directory / "service-accounts.key"
-
-    @property
-    def _token_file(self) -> Path:
-        return self.directory / "tokens.csv"
-
     def _run(self, name: str, flags: Sequence[str], program: str | None = None) -> None:
         assert self._tie is not None, "the control plane is not running"
         command = [str(self.binaries.controlplane), "tied", program or name, *flags]
-        process = Process(name, command, self.directory)
+        process = Process(name, command, self._site.directory)
         self._processes[name] = process
         process.start(self._tie[0])
 
@@ -353,164 +321,47 @@ class ControlPlane:
             process.kill()
         else:
             process.stop()
-        if name in self._ports:
-            wait_until_free([self._ports[name]])
+        wait_until_free([self._site.ports[name]])
 
     def _lead(self) -> None:
-        path = self.directory / "kube-scheduler.yaml"
+        path = self._site.directory / "kube-scheduler.yaml"
         path.write_text(yaml.safe_dump(self._scheduler_config))
         before = self.lease_holder()
-        self._run("kube-scheduler", self._scheduler_flags(path))
-        self._await(
-            "kube-scheduler", lambda: self.lease_holder() not in (None, before), 60
-        )
+        self._run("kube-scheduler", components.scheduler_flags(self._site, path))
+        self._await("kube-scheduler", lambda: self.lease_holder() not in (None, before))
 
     def _start_manager(self) -> None:
         name = "kube-controller-manager"
-        self._run(name, self._manager_flags())
+        self._run(name, components.manager_flags(self._site))
         # The first thing it does that can be seen from outside.
         account = ("serviceaccounts", "default", "default")
-        self._await(name, lambda: self.client.find(*account) is not None, 60)
+        self._await(name, lambda: self.client.find(*account) is not None)
 
     def _start_hollow_nodes(self) -> None:
-        config = self.directory / "kwok.yaml"
+        config = self._site.directory / "kwok.yaml"
         config.write_text(hollow.configuration())
-        flags = [
-            f"--kubeconfig={self.kubeconfig_for('system:hollow-kubelets')}",
-            f"--config={config}",
-            "--manage-all-nodes",
-            f"--server-address={LOOPBACK}:{self._ports['kwok']}",
-        ]
+        flags = components.hollow_flags(self._site, config)
         self._run("kwok", flags, str(self.binaries.kwok))
 
-    def _await(self, name: str, probe: Callable[[], bool], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+    def _await(self, name: str, probe: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_S
         process = self._processes[name]
         while not probe():
             if not process.running or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} does not start:\n{process.tail()}")
             time.sleep(0.03)
 
-    # Flags
 
-    def _etcd_flags(self) -> list[str]:
-        return [
-            f"--data-dir={self.directory / 'data'}",
-            f"--client-port={self._ports['etcd']}",
-            f"--peer-port={self._ports['etcd-peer']}",
-        ]
-
-    def _apiserver_flags(self) -> list[str]:
-        flags = [
-            f"--etcd-servers=http://{LOOPBACK}:{self._ports['etcd']}",
-            f"--secure-port={self._ports['kube-apiserver']}",
-            f"--bind-address={LOOPBACK}",
-            f"--advertise-address={LOOPBACK}",
-            # There is no network that could reach a kubernetes service.
-            "--endpoint-reconciler-type=none",
-            f"--cert-dir={self.authority.parent}",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={self._service_account_key}",
-            f"--service-account-signing-key-file={self._service_account_key}",
-            f"--token-auth-file={self._token_file}",
-            "--authorization-mode=RBAC",
-            "--service-cluster-ip-range=10.0.0.0/16",
-            *self._gate_flags(),
-        ]
-        refused = []
-        if not self._manager:
-            refused.append("ServiceAccount")
-        if self._load or not self._manager:
-            refused.append("TaintNodesByCondition")
-        if refused:
-            flags.append(f"--disable-admission-plugins={','.join(refused)}")
-        if self._load:
-            flags += [
-                "--max-requests-inflight=0",
-                "--max-mutating-requests-inflight=0",
-                "--enable-priority-and-fairness=false",
-            ]
-        return flags
-
-    def _manager_flags(self) -> list[str]:
-        kubeconfig = self.kubeconfig_for("system:kube-controller-manager")
-        return [
-            f"--kubeconfig={kubeconfig}",
-            f"--service-account-private-key-file={self._service_account_key}",
-            "--controllers=*," + ",".join(f"-{name}" for name in LEFT_OUT),
-            "--secure-port=0",
-            "--leader-elect=false",
-            "--kube-api-qps=5000",
-            "--kube-api-burst=5000",
-            # Hollow nodes send no heartbeats.
-            "--node-monitor-grace-period=24h",
-            "--node-monitor-period=1s",
-            *self._gate_flags(),
-        ]
-
-    def _scheduler_flags(self, config: Path) -> list[str]:
-        return [
-            f"--config={config}",
-            f"--bind-address={LOOPBACK}",
-            f"--secure-port={self._ports['kube-scheduler']}",
-            f"--cert-dir={self.authority.parent}",
-            f"--authentication-kubeconfig={self.kubeconfig}",
-            "--authentication-skip-lookup",
-            f"--authorization-kubeconfig={self.kubeconfig}",
-            *self._gate_flags(),
-        ]
-
-    def _gate_flags(self) -> list[str]:
-        return [f"--feature-gates={self._gates}"] if self._gates else []
-
-    def _kubeconfig_text(self, user: str) -> str:
-        cluster = {"server": self.server, "certificate-authority": str(self.authority)}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "tests", "cluster": cluster}],
-            "users": [{"name": user, "user": {"token": self._tokens[user]}}],
-            "contexts": [
-                {"name": "tests", "context": {"cluster": "tests", "user": user}}
-            ],
-            "current-context": "tests",
-        }
-        return json.dumps(document, indent=1)
+def _is_builtin(namespace: str) -> bool:
+    return namespace == "default" or namespace.startswith("kube-")
 
 
-def _remove_pod(client: Client) -> Callable[[Object], None]:
-    def remove(pod: Object) -> None:
-        meta = pod["metadata"]
-        name, namespace = meta["name"], meta["namespace"]
-        with suppress(ApiError):  # gone meanwhile
-            if meta.get("finalizers"):
-                body = {"metadata": {"finalizers": None}}
-                client.patch("pods", name, body, namespace, form=MERGE)
-            client.delete("pods", name, namespace, grace=0)
-
-    return remove
-
-
-def _scheduler_config(
-    config: str, kubeconfig: str, lease_s: tuple[float, float, float]
-) -> dict[str, Any]:
-    document = yaml.safe_load(config) or {}
-    duration, renew, retry = (f"{seconds:g}s" for seconds in lease_s)
-    return {
-        "apiVersion": "kubescheduler.config.k8s.io/v1",
-        "kind": "KubeSchedulerConfiguration",
-        **document,
-        "clientConnection": {
-            "kubeconfig": kubeconfig,
-            "qps": 5000,
-            "burst": 5000,
-            **document.get("clientConnection", {}),
-        },
-        "leaderElection": {
-            "leaderElect": True,
-            "leaseDuration": duration,
-            "renewDeadline": renew,
-            "retryPeriod": retry,
-            **document.get("leaderElection", {}),
-        },
-    }
+def _remove(client: Client, pod: Object) -> None:
+    """Delete a pod at once, whoever still wants to count it."""
+    meta = pod["metadata"]
+    name, namespace = meta["name"], meta["namespace"]
+    with suppress(ApiError):  # gone meanwhile
+        if meta.get("finalizers"):
+            body = {"metadata": {"finalizers": None}}
+            client.patch("pods", name, body, namespace, form=MERGE)
+        client.delete("pods", name, namespace, grace=0)

@@ -1,8 +1,7 @@
 """A running control plane for the tests of this folder; all of them are `e2e`."""
 
-import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,20 +72,6 @@ def client(plane: ControlPlane) -> Client:
 
 
 @pytest.fixture
-def new_namespace(client: Client) -> NewNamespace:
-    """Makes a namespace, ready for pods, and says its name.
-
-    The name is new, because the namespaces of earlier tests may still be on their way
-    out.
-    """
-
-    def make(prefix: str = "team", labels: Mapping[str, str] | None = None) -> str:
-        name = f"{prefix}-{next(_NUMBERS)}"
-        client.create(objects.namespace(name, labels))
-        client.create(objects.service_account("default", name))
-        return name
-
-    return make
-
-
-_NUMBERS = itertools.count(1)
+def new_namespace(plane: ControlPlane) -> NewNamespace:
+    """As `ControlPlane.new_namespace`."""
+    return plane.new_namespace
