@@ -28,7 +28,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from scheduler.codec.objects import NodeObject
-from scheduler.codec.pod import MIG_PREFIX, SHARED_GPU, WHOLE_GPU, Use, is_gpu_resource
+from scheduler.codec.pod import (
+    MAX_AMOUNT,
+    MIG_PREFIX,
+    SHARED_GPU,
+    WHOLE_GPU,
+    Use,
+    is_gpu_resource,
+)
 from scheduler.core import (
     QUANTA_PER_GPU,
     Form,
@@ -154,10 +161,17 @@ def _amounts(obj: NodeObject) -> tuple[dict[str, int], list[str]]:
     for name, text in (obj.status.allocatable or {}).items():
         if name in _COUNTED or is_gpu_resource(name):
             try:
-                counts[name] = round_down(_COUNTED.get(name, quantity)(str(text)))
+                counts[name] = _amount(name, str(text))
             except ValueError as error:
                 problems.append(f"status.allocatable[{name}]: {str(text)!r} {error}")
     return counts, problems
+
+
+def _amount(name: str, text: str) -> int:
+    amount = round_down(_COUNTED.get(name, quantity)(text))
+    if amount > MAX_AMOUNT:
+        raise ValueError("is more than a node can have")
+    return amount
 
 
 _COUNTED = {"cpu": cpu_milli, "memory": memory_mib}

@@ -20,7 +20,7 @@ class Notes:
     """The pod's ``fairshare.dev/`` annotations."""
 
     def __init__(self, pod: PodObject) -> None:
-        self._where = pod.title
+        self._pod = pod
         self._texts = pod.metadata.annotations or {}
 
     def read(self, name: str, parse: Callable[[str], _T], default: _T) -> _T:
@@ -42,7 +42,7 @@ class Notes:
     def error(self, name: str, value: object, problem: str) -> CodecError:
         """Return the error that names the annotation."""
         field = f"metadata.annotations[{ANNOTATION}{name}]"
-        return CodecError(self._where, field, value, problem)
+        return CodecError(self._pod.title, field, value, problem)
 
 
 def gang_name(text: str) -> str:

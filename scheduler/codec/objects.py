@@ -51,7 +51,7 @@ class Condition(Struct, gc=False, rename="camel"):
     last_transition_time: str | None = None
 
 
-class Requirement(Struct, gc=False):
+class Requirement(Struct, gc=False, omit_defaults=True):
     """What a label, or a field, must be."""
 
     key: str

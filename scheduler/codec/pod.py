@@ -33,6 +33,8 @@ SHARED_GPU = "nvidia.com/gpu.shared"
 MIG_PREFIX = "nvidia.com/mig-"
 RESOURCES = "spec.containers.resources"
 MAX_DEVICES = 1024
+MAX_AMOUNT = 2**40
+"""Of thousandths of a core, or MiB; sums of such amounts stay far from 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,14 +261,20 @@ def _amounts(where: str, field: str, texts: Amounts | None) -> dict[str, int]:
     return amounts
 
 
+def _bounded(amount: int, most: int) -> int:
+    if amount > most:
+        raise ValueError("is more than any node has")
+    return amount
+
+
 @lru_cache(maxsize=1024)
 def _cpu(text: str) -> int:
-    return round_up(cpu_milli(text))
+    return _bounded(round_up(cpu_milli(text)), MAX_AMOUNT)
 
 
 @lru_cache(maxsize=1024)
 def _memory(text: str) -> int:
-    return round_up(quantity(text))
+    return _bounded(round_up(quantity(text)), MAX_AMOUNT * MEBI)
 
 
 @lru_cache(maxsize=1024)
