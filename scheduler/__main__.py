@@ -122,9 +122,10 @@ async def _running(settings: "Config") -> AsyncIterator[dict[str, str]]:
     """Start everything, give the addresses, and end everything."""
     from scheduler.extender import Extender
     from scheduler.rpc import RpcServer
-    from scheduler.service import Standalone
+    from scheduler.service import OnKubernetes, Service, Standalone
 
-    service = Standalone(settings)
+    on_kubernetes = settings.kubernetes is not None
+    service: Service = OnKubernetes(settings) if on_kubernetes else Standalone(settings)
     extender = Extender(service, settings)
     rpc = RpcServer(service, settings.server.grpc_listen)
     try:

@@ -95,7 +95,13 @@ class Metrics:
         self.events = Counter(
             "fairshare_events", "Events taken.", registry=self._registry
         )
-        self._children: dict[tuple[str, ...], Counter] = {}
+        self._writes = Counter(
+            "fairshare_api_writes",
+            "Writes to the API server, by kind and outcome: done, or the status.",
+            ["kind", "outcome"],
+            registry=self._registry,
+        )
+        self._children: dict[tuple[int | str, ...], Counter] = {}
 
     def decided(self, verb: str, reason: str) -> None:
         """Count one answer."""
@@ -109,10 +115,15 @@ class Metrics:
         """Count one solve of lane 2."""
         self._child(self._solves, outcome).inc()
 
+    def written(self, kind: str, outcome: str) -> None:
+        """Count one write to the API server."""
+        self._child(self._writes, kind, outcome).inc()
+
     def _child(self, series: Counter, *labels: str) -> Counter:
-        child = self._children.get(labels)
+        key: tuple[int | str, ...] = (id(series), *labels)
+        child = self._children.get(key)
         if child is None:
-            child = self._children[labels] = series.labels(*labels)
+            child = self._children[key] = series.labels(*labels)
         return child
 
     def render(self) -> bytes:

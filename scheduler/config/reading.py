@@ -85,10 +85,24 @@ def parse_config(text: str) -> Config:
     if not isinstance(raw, dict):
         raise ConfigError(f"the file must hold keys and values, not {raw!r}")
     config = validated(Config, raw, "")
-    found = faults(config.nodes, tenancy_of(config))
+    found = _misplaced(config, raw) or _faults(config)
     if found:
         raise ConfigError("\n".join(found))
     return config
+
+
+def _misplaced(config: Config, raw: Mapping[str, object]) -> list[str]:
+    """Name what standalone mode lacks, or what has no meaning on Kubernetes."""
+    if config.kubernetes is None:
+        return [f"{key}: is missing" for key in ("nodes", "tenants") if key not in raw]
+    told = "comes from the API server: leave it out beside kubernetes"
+    return [f"{key}: {told}" for key in ("nodes", "tenants", "fleet") if key in raw]
+
+
+def _faults(config: Config) -> list[str]:
+    if config.kubernetes is not None:
+        return []
+    return faults(config.nodes, tenancy_of(config))
 
 
 def validated(model: type[_S], raw: object, prefix: str) -> _S:
@@ -243,10 +257,13 @@ def fleet_from(fleet: FleetConfig) -> Fleet:
 
 
 def policy_of(config: Config) -> Policy:
-    """Return the engine's settings; standalone mode decides in Filter itself."""
+    """Return the engine's settings.
+
+    Standalone mode decides in Filter itself; on Kubernetes pods wait at their gates.
+    """
     policy = config.policy
     return Policy(
-        inline=True,
+        inline=config.kubernetes is None,
         checkpoint_notice_s=policy.checkpoint_notice,
         eviction_grace_s=policy.eviction_grace,
         gang_start_timeout_s=policy.gang_start_timeout,

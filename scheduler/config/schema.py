@@ -28,6 +28,7 @@ from scheduler.config.values import (
     Counts,
     Cpu,
     Duration,
+    LeaseName,
     Members,
     Memory,
     Milli,
@@ -287,12 +288,46 @@ class TenancyConfig(Section):
     tenants: tuple[TenantConfig, ...] = Field(description="The tenant tree.")
 
 
+class KubernetesConfig(Section):
+    """Where the cluster is, and who places its pods."""
+
+    kubeconfig: str | None = Field(
+        default=None,
+        description="Credentials; left out: the pod's own, else what kubectl reads.",
+    )
+    context: str | None = Field(
+        default=None, description="Context of the kubeconfig; left out: its current."
+    )
+    scheduler_names: tuple[Name, ...] = Field(
+        default=("default-scheduler", "fairshare"),
+        min_length=1,
+        description="Profiles of kube-scheduler that ask this extender.",
+    )
+    scheduler_lease: LeaseName = Field(
+        default="kube-system/kube-scheduler",
+        description="Lease of that kube-scheduler, as namespace/name.",
+    )
+    workers: StrictInt = Field(
+        default=16, ge=1, le=256, description="Most writes to the API under way."
+    )
+
+
 class Config(TenancyConfig):
     """The whole file."""
+
+    tenants: tuple[TenantConfig, ...] = Field(
+        default=(), description="Standalone mode: the tenant tree."
+    )
 
     server: ServerConfig = Field(default=ServerConfig(), description="Listening.")
     policy: PolicyConfig = Field(default=PolicyConfig(), description="Behaviour.")
     defaults: DefaultsConfig = Field(
         default=DefaultsConfig(), description="For pods that do not say."
     )
-    nodes: tuple[NodeConfig, ...] = Field(description="Standalone mode: the nodes.")
+    nodes: tuple[NodeConfig, ...] = Field(
+        default=(), description="Standalone mode: the nodes."
+    )
+    kubernetes: KubernetesConfig | None = Field(
+        default=None,
+        description="Run on Kubernetes: tenants, nodes and pods are objects there.",
+    )

@@ -112,6 +112,14 @@ def _node_name(text: str) -> str:
     return text
 
 
+def _lease_name(text: str) -> str:
+    namespace, _, name = text.partition("/")
+    if not (_NAME.fullmatch(namespace) and _NAME.fullmatch(name)):
+        raise ValueError("is not namespace/name, as kube-system/kube-scheduler")
+    return text
+
+
+LeaseName = Annotated[str, AfterValidator(_lease_name)]
 Duration = Annotated[
     float,
     BeforeValidator(_duration),

@@ -8,7 +8,16 @@ hold what) and ``cluster`` (what is where), ``events`` (what is heard and said),
 once), ``reclaim`` (who must give back), ``journal`` (as bytes), ``engine`` (the door).
 """
 
-from scheduler.core.allocator import Budget, Plan, Problem, Status, allocate, verify
+from scheduler.core.allocator import (
+    Admission,
+    Assignment,
+    Budget,
+    Plan,
+    Problem,
+    Status,
+    allocate,
+    verify,
+)
 from scheduler.core.cluster import Cluster, Node
 from scheduler.core.engine import (
     Engine,
@@ -82,7 +91,9 @@ from scheduler.core.workload import (
 __all__ = [
     "QUANTA_PER_GPU",
     "Action",
+    "Admission",
     "Admit",
+    "Assignment",
     "Budget",
     "CheckpointDone",
     "CheckpointRequest",

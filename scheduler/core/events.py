@@ -26,6 +26,7 @@ class Reason(Enum):
     RUNNING = "running"
     STARTING = "admitted, waiting for its node to start it"
     TERMINATING = "asked to stop, still holding its devices"
+    UNREADABLE = "what it asks for has no meaning"
     UNKNOWN_TENANT = "its namespace belongs to no tenant"
     UNKNOWN_CLASS = "no node offers the GPU class or profile it asks for"
     GANG_INCOMPLETE = "waiting for the other members of its gang"

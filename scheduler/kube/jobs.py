@@ -6,7 +6,7 @@ run at once. When room is planned for them the Job is resumed, and its pods, as 
 arrive at the gate, inherit the stand-ins' places.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import msgspec
@@ -28,8 +28,8 @@ from scheduler.kube.records import seconds_of
 Since = Callable[[float], float]
 """Turns seconds since the epoch into the engine's time."""
 
-HasPods = Callable[[str], bool]
-"""Whether pods of a Job are still there."""
+PodsOf = Callable[[str], Collection[PodUid]]
+"""Returns the pods of a Job that are still there."""
 
 MAY_SUSPEND = "fairshare.dev/suspend"
 """The annotation by which a Job's owner lets us suspend and resume it."""
@@ -106,7 +106,7 @@ class Jobs:
 
     # -- what the engine hears ---------------------------------------------------
 
-    def events(self, has_pods: HasPods, to_engine: Since) -> list[Event]:
+    def events(self, pods_of: PodsOf, to_engine: Since) -> list[Event]:
         """Return events for stand-ins that came or are not needed; ends the round."""
         events: list[Event] = []
         for uid in sorted(self._dirty):
@@ -116,7 +116,7 @@ class Jobs:
                 if job is None or _is_over(job) or not _is_managed(job):
                     events.extend(self._drop(s) for s in mine)
                 continue
-            if not mine and not has_pods(uid):
+            if not mine and not pods_of(uid):
                 events.extend(self._submit(job, to_engine))
         self._dirty.clear()
         return events

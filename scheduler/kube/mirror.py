@@ -90,7 +90,7 @@ class Mirror:
             self.pods.reread(job)
         return [
             *self.pods.departures(),
-            *self.jobs.events(self.pods.has_any_of, since),
+            *self.jobs.events(self.pods.of_controller, since),
             *self.pods.arrivals(since),
             *self.nodes.departures(),
         ]

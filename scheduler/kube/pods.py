@@ -68,6 +68,8 @@ class Pods:
     ) -> None:
         self.records: dict[PodUid, Record] = {}
         self.adorned: dict[PodUid, None] = {}
+        self.asked: dict[PodUid, None] = {}
+        self.troubled: dict[PodUid, None] = {}
         self._naming = naming
         self._nodes = nodes
         self._jobs = jobs
@@ -76,6 +78,7 @@ class Pods:
         self._waiting: dict[PodUid, PodObject] = {}  # GPU pods that are not bound
         self._told: dict[PodUid, _Told] = {}
         self._dirty: dict[PodUid, None] = {}
+        self._of_controller: dict[str, dict[PodUid, None]] = {}
         self._homeless: dict[PodUid, None] = {}
 
     # -- what is seen ------------------------------------------------------------
@@ -120,18 +123,26 @@ class Pods:
         self._told.pop(uid, None)
         if uid in self.records:
             self.records[uid].problem = problem
+            self.note(self.records[uid])
 
-    def has_any_of(self, job: str) -> bool:
-        """Whether pods of a Job are still there."""
-        owners = (record.controller for record in self.records.values())
-        return any(owner is not None and owner.uid == job for owner in owners)
+    def of_controller(self, uid: str) -> Collection[PodUid]:
+        """Return a controller's pods."""
+        return self._of_controller.get(uid, {})
 
-    def note_adornment(self, record: Record) -> None:
-        """Remember whether a pod carries something that only a plan justifies."""
-        if record.is_adorned:
-            self.adorned[record.uid] = None
-        else:
-            self.adorned.pop(record.uid, None)
+    def note(self, record: Record) -> None:
+        """Remember whether a pod carries what only a plan or a wish justifies.
+
+        And whether it has a problem that its owner should know of.
+        """
+        for book, is_in in (
+            (self.adorned, record.is_adorned),
+            (self.asked, bool(record.save_by)),
+            (self.troubled, bool(record.problem)),
+        ):
+            if is_in:
+                book[record.uid] = None
+            else:
+                book.pop(record.uid, None)
 
     def _take(self, message: PodObject) -> None:
         record = self._read(message)
@@ -145,8 +156,10 @@ class Pods:
             return
         self._nodes.use(uid, None, None)
         self.records[uid] = record
+        if record.controller is not None:
+            self._of_controller.setdefault(record.controller.uid, {})[uid] = None
         self._dirty[uid] = None
-        self.note_adornment(record)
+        self.note(record)
         if record.node is None:
             self._waiting[uid] = message
         else:
@@ -157,9 +170,18 @@ class Pods:
         self._waiting.pop(uid, None)
         self._homeless.pop(uid, None)
         self.adorned.pop(uid, None)
+        self.asked.pop(uid, None)
+        self.troubled.pop(uid, None)
         self._sizes.leave(uid)
-        if self.records.pop(uid, None) is not None:
-            self._dirty[uid] = None
+        record = self.records.pop(uid, None)
+        if record is None:
+            return
+        self._dirty[uid] = None
+        if record.controller is not None:
+            mine = self._of_controller[record.controller.uid]
+            del mine[uid]
+            if not mine:
+                del self._of_controller[record.controller.uid]
 
     def _asks_for_gpus(self, message: PodObject) -> bool:
         """Whether somebody else's pod would be a tenant's in another namespace."""

@@ -6,10 +6,11 @@ until they are acknowledged, ``roster`` judges batches of events, ``solver`` is 
 process.
 """
 
+from scheduler.service.cluster import OnKubernetes
 from scheduler.service.driver import Service
 from scheduler.service.outbox import Outbox
 from scheduler.service.roster import Roster
 from scheduler.service.solver import Solver
 from scheduler.service.standalone import Standalone
 
-__all__ = ["Outbox", "Roster", "Service", "Solver", "Standalone"]
+__all__ = ["OnKubernetes", "Outbox", "Roster", "Service", "Solver", "Standalone"]

@@ -231,6 +231,7 @@ class Service(ABC):
         begun = time.perf_counter()
         self._prepare()
         self._take(self._engine.cycle(self._clock()))
+        self._conclude()
         self._last_cycle = self._clock()
         spent = time.perf_counter() - begun
         self._pause = min(self._cycle_s, max(COALESCE_S, spent / CYCLE_SHARE))
@@ -238,6 +239,9 @@ class Service(ABC):
 
     def _prepare(self) -> None:  # noqa: B027 (not everyone has something to do)
         """Tell the engine what it should hear before it decides."""
+
+    def _conclude(self) -> None:  # noqa: B027 (not everyone has something to do)
+        """See to what was decided, after each look at the queue."""
 
     def _apply(self, events: Iterable[Event]) -> None:
         for event in events:

@@ -8,7 +8,7 @@ PUBLIC = """
 QUANTA_PER_GPU
 Action Admit CheckpointDone CheckpointRequest Event Evict NodeChanged NodeDown NodeUp
 PodBound PodGone PodReplaced PodSubmitted Reason TenantsChanged Withdraw
-Budget Plan Problem Status allocate verify
+Admission Assignment Budget Plan Problem Status allocate verify
 Claim Standing covered divide
 Cluster Node place_gang
 Demand GangId NodeName Pod PodUid TenantName WorkloadClass workload_class

@@ -42,7 +42,7 @@ from scheduler.core.gpu import Form
 from scheduler.core.placement import MAX_SCORE, best_node, node_scores
 from scheduler.core.quota import Fleet, Queue, Shortage, refusals
 from scheduler.core.reclaim import find_exchange
-from scheduler.core.workload import NodeName, Pod, PodUid
+from scheduler.core.workload import GangId, NodeName, Pod, PodUid
 
 
 class Engine:
@@ -404,6 +404,11 @@ class Engine:
     def queue(self, now: float) -> tuple[QueueEntry, ...]:
         """List waiting gangs in the order decisions are taken."""
         return views.queue(self._state, self._lane)
+
+    def gang(self, uid: PodUid) -> GangId | None:
+        """Name the gang of a pod; None when it is unknown."""
+        found = self._state.gangs.by_pod.get(uid)
+        return found.id if found else None
 
     def plans(self) -> tuple[Planned, ...]:
         """Return pods whose node is decided and that are not bound, by gang and UID."""

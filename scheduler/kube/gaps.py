@@ -1,0 +1,168 @@
+"""What is missing between what is decided and what the API server shows.
+
+Pure: plans and records in, steps out. A step is found again at every look until it is
+no longer needed, so nothing has to be remembered about what was written.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from scheduler.codec import Mark, encode_mark
+from scheduler.core import GangId, Leaving, Planned, PodUid
+from scheduler.kube.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Adorn:
+    """Write mark, nomination and hold of a pod, all three in one call; None clears."""
+
+    record: Record
+    node: str | None = None
+    mark: str | None = None
+    hold: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Let a gang start: adorn all of `adorn`, and when that is done open all gates."""
+
+    gang: GangId
+    adorn: tuple[Adorn, ...]
+    gates: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Delete a pod that can not go back to its gate; its controller makes another."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Tell a pod until when it may save its work; None: it need not any more."""
+
+    record: Record
+    save_by: str | None
+
+
+def admissions(
+    plans: Iterable[Planned], records: Mapping[PodUid, Record], epoch: int
+) -> list[Admission]:
+    """Return what is missing of plans that are not holds, gang by gang."""
+    gangs: dict[GangId, list[tuple[Planned, Record]]] = {}
+    for plan in plans:
+        record = records.get(plan.uid)
+        if record is not None and not plan.held and record.node is None:
+            gangs.setdefault(plan.gang, []).append((plan, record))
+    found = []
+    for gang, members in gangs.items():
+        adorn = tuple(
+            Adorn(record, plan.node, encode_mark(mark_of(plan, epoch)))
+            for plan, record in members
+            if not _is_admitted(plan, record)
+        )
+        gates = tuple(record for _, record in members if record.gated)
+        if adorn or gates:
+            found.append(Admission(gang, adorn, gates))
+    return found
+
+
+def mark_of(plan: Planned, epoch: int) -> Mark:
+    """Return the mark of an admission."""
+    return Mark(
+        tenant=plan.tenant,
+        workload_class=plan.workload_class,
+        form=plan.form,
+        quanta=plan.quanta,
+        gang=plan.gang,
+        decision=f"{epoch}-{plan.decision}",
+        epoch=epoch,
+    )
+
+
+def _is_admitted(plan: Planned, record: Record) -> bool:
+    """Whether a pod carries its plan; which decision it was does not matter."""
+    mark = record.admission()
+    return (
+        mark is not None
+        and mark.tenant == plan.tenant
+        and (mark.form, mark.quanta) == (plan.form, plan.quanta)
+        and mark.workload_class is plan.workload_class
+        and record.nominated == plan.node
+        and not record.hold
+    )
+
+
+def holds(
+    plans: Iterable[Planned], records: Mapping[PodUid, Record], leader: str
+) -> list[Adorn]:
+    """Return what is missing of holds.
+
+    A kube-scheduler that has just started ignores nominations of gated pods until the
+    pods change: who leads is part of what is written.
+    """
+    found = []
+    for plan in plans:
+        record = records.get(plan.uid)
+        if record is None or not plan.held or record.node is not None:
+            continue
+        hold = msgspec.json.encode({"node": plan.node, "scheduler": leader}).decode()
+        if (record.nominated, record.mark, record.hold) != (plan.node, "", hold):
+            found.append(Adorn(record, plan.node, None, hold))
+    return found
+
+
+def leftovers(
+    adorned: Iterable[PodUid],
+    records: Mapping[PodUid, Record],
+    planned: Mapping[PodUid, Planned],
+) -> list[Adorn | Discard]:
+    """Return what is to be taken back from pods that nothing is planned for.
+
+    A gate cannot be put back: a pod without one is deleted if somebody makes another,
+    which comes gated, and else kept waiting.
+    """
+    found: list[Adorn | Discard] = []
+    for uid in adorned:
+        record = records[uid]
+        if uid in planned or record.terminating:
+            continue
+        if record.gated or record.controller is None:
+            found.append(Adorn(record))
+        else:
+            found.append(Discard(record))
+    return found
+
+
+def requests(
+    leaving: Mapping[PodUid, Leaving],
+    records: Mapping[PodUid, Record],
+    asked: Iterable[PodUid],
+    to_epoch: float,
+) -> list[Ask]:
+    """Return whom to ask to save its work, and whom not to any more.
+
+    Parameters
+    ----------
+    to_epoch
+        What to add to the engine's time to get seconds since the epoch.
+    """
+    found = []
+    for uid, wish in leaving.items():
+        record = records.get(uid)
+        if record and wish.save_by is not None and not record.save_by:
+            found.append(Ask(record, timestamp(wish.save_by + to_epoch)))
+    for uid in asked:
+        record = records[uid]
+        if uid not in leaving and not record.terminating:
+            found.append(Ask(record, None))
+    return found
+
+
+def timestamp(seconds: float) -> str:
+    """Write seconds since the epoch as the API does."""
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,308 @@
+"""Makes what is decided so: marks, nominations, gates, requests, evictions, Jobs.
+
+At every look the decisions are compared with what the API server shows (``gaps``), and
+what is missing is written. Every write names the pod by UID, and does no harm when it
+is done twice. A pod that is gone meanwhile is no error.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from scheduler.codec import writes
+from scheduler.codec.mark import CHECKPOINT_DEADLINE
+from scheduler.codec.objects import ObjectMeta
+from scheduler.core import Leaving, Planned, PodUid
+from scheduler.kube import gaps
+from scheduler.kube.api import Api, ApiError
+from scheduler.kube.calls import WORKERS, Calls, Counted, all_of
+from scheduler.kube.gaps import Admission, Adorn, Ask, Discard
+from scheduler.kube.jobs import JobRecord
+from scheduler.kube.mirror import Mirror
+from scheduler.kube.news import News
+from scheduler.kube.records import Record
+
+GONE = (404, 409)
+"""Statuses that say that it is another pod by now, or none."""
+
+QUIET = 32
+"""With more work than this under way, nobody is told of admissions: pods come first."""
+
+log = logging.getLogger(__name__)
+
+
+class _Written(Struct):
+    """What matters of the answer to a write."""
+
+    metadata: ObjectMeta
+
+
+_written = msgspec.json.Decoder(_Written)
+
+
+class Writer:
+    """Compares and writes.
+
+    Parameters
+    ----------
+    epoch
+        Of our lease, written into every mark.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        mirror: Mirror,
+        count: Counted,
+        workers: int = WORKERS,
+        epoch: int = 0,
+    ) -> None:
+        self._api = api
+        self._mirror = mirror
+        self._epoch = epoch
+        self._calls = Calls(count, workers)
+        self._planned: dict[PodUid, Planned] = {}
+        self.news = News(api, self._calls)
+        self.blocked: dict[PodUid, str] = {}
+        self._told: dict[PodUid, str] = {}
+
+    def __len__(self) -> int:
+        """Return how many writes are under way."""
+        return len(self._calls)
+
+    async def stop(self) -> None:
+        """End all writes that are under way."""
+        await self._calls.stop()
+
+    def reconcile(
+        self, plans: Sequence[Planned], leaving: Sequence[Leaving], to_epoch: float
+    ) -> None:
+        """Begin to write what is missing.
+
+        Parameters
+        ----------
+        to_epoch
+            What to add to the engine's time to get seconds since the epoch.
+        """
+        records, pods = self._mirror.pods.records, self._mirror.pods
+        self._planned = {plan.uid: plan for plan in plans}
+        for admission in gaps.admissions(plans, records, self._epoch):
+            self._begin_admission(admission)
+        for hold in gaps.holds(plans, records, self._mirror.leases.leader):
+            self._begin_adornment(hold)
+        for step in gaps.leftovers(pods.adorned, records, self._planned):
+            self._begin_clearance(step)
+        going = {wish.uid: wish for wish in leaving}
+        for ask in gaps.requests(going, records, pods.asked, to_epoch):
+            self._begin_request(ask, going.get(ask.record.uid))
+        self._evict(going)
+        self._mind_jobs()
+        self._tell_problems()
+        self.blocked = {u: why for u, why in self.blocked.items() if u in going}
+        self._calls.forget(self._is_alive)
+
+    def _is_alive(self, key: str) -> bool:
+        uid = PodUid(key.partition(" ")[2])
+        return key.startswith("gang ") or uid in self._mirror.pods.records
+
+    def _tell_problems(self) -> None:
+        """Tell the owners of pods that cannot be taken as they are, once each."""
+        pods = self._mirror.pods
+        known = {uid: pods.records[uid] for uid in pods.troubled}
+        for uid, record in known.items():
+            if self._told.get(uid) != record.problem:
+                self.news.tell(record, "Refused", record.problem, warning=True)
+        self._told = {uid: record.problem for uid, record in known.items()}
+
+    # -- admit -------------------------------------------------------------------
+
+    def _begin_admission(self, admission: Admission) -> None:
+        """Adorn and open a gang; pods that are being written already go first."""
+        busy = [f"pod {adorn.record.uid}" for adorn in admission.adorn]
+        if not any(self._calls.is_busy(key) for key in busy):
+            key = f"gang {admission.gang}"
+            self._calls.start(key, lambda: self._admit(admission, key))
+
+    async def _admit(self, admission: Admission, key: str) -> None:
+        """Adorn all members, then open the gates.
+
+        A nomination that kube-scheduler wiped is not written again at once: each write
+        wakes the pod, and its next attempt may end the same way.
+        """
+        await all_of(self._adorn(adorn) for adorn in admission.adorn)
+        await all_of(self._open(record) for record in admission.gates)
+        if not admission.gates:
+            self._calls.rest(key)
+        elif len(self._calls) < QUIET:
+            first = admission.gates[0]
+            plan = self._planned.get(first.uid)
+            where = f"{plan.node} as {plan.form}" if plan else "its node"
+            self.news.tell(first, "Admitted", f"{first.name} to {where}")
+
+    async def _adorn(self, step: Adorn) -> None:
+        record = step.record
+        body = writes.nomination(record.uid, step.node, step.mark, step.hold)
+        path = f"{record.path}/status"
+        version = await self._patch("nominate", path, body)
+        current = self._mirror.pods.records.get(record.uid)
+        if version and current is not None and current.version <= version:
+            current.version = version
+            current.nominated = step.node or ""
+            current.mark, current.hold = step.mark or "", step.hold or ""
+            self._mirror.pods.note(current)
+
+    async def _open(self, record: Record) -> None:
+        """Open a pod's gate, if the plan it was adorned with still stands."""
+        plan = self._planned.get(record.uid)
+        current = self._mirror.pods.records.get(record.uid)
+        if plan is None or plan.held or current is None or not current.gated:
+            return
+        products = self._mirror.nodes.products(plan.form)
+        body = writes.open_gate(record.uid, current.affinity, products)
+        version = await self._patch("open", record.path, body)
+        current = self._mirror.pods.records.get(record.uid)
+        if version and current is not None and current.version <= version:
+            current.version, current.gated = version, False
+            self._mirror.pods.note(current)
+
+    async def _patch(self, kind: str, path: str, body: bytes) -> int:
+        """Patch a pod; return its version, 0 if it is not there any more."""
+        try:
+            answer = await self._calls.call(kind, lambda: self._api.patch(path, body))
+        except ApiError as error:
+            if error.status in GONE:
+                return 0
+            raise
+        return int(_written.decode(answer).metadata.resource_version)
+
+    # -- hold, take back -----------------------------------------------------------
+
+    def _begin_adornment(self, step: Adorn) -> None:
+        key = f"pod {step.record.uid}"
+        if self._calls.start(key, lambda: self._adorn(step)) and step.hold:
+            text = f"room on {step.node} is being freed for it"
+            self.news.tell(step.record, "Reserved", text)
+
+    def _begin_clearance(self, step: Adorn | Discard) -> None:
+        key = f"pod {step.record.uid}"
+        if isinstance(step, Adorn):
+            self._calls.start(key, lambda: self._adorn(step))
+        else:
+            self._calls.start(key, lambda: self._discard(step.record))
+
+    async def _discard(self, record: Record) -> None:
+        """Delete a pod as it was seen: unbound."""
+        body = writes.delete_options(record.uid, str(record.version), None)
+        self.news.tell(record, "RolledBack", "its gang could not start: made anew")
+        try:
+            await self._calls.call(
+                "discard", lambda: self._api.delete(record.path, body)
+            )
+        except ApiError as error:
+            if error.status not in GONE:
+                raise
+
+    # -- evict -------------------------------------------------------------------
+
+    def _begin_request(self, ask: Ask, wish: Leaving | None) -> None:
+        record = ask.record
+        begun = self._calls.start(f"ask {record.uid}", lambda: self._request(ask))
+        if begun and wish is not None:
+            text = f"asked to save its work by {ask.save_by}: {_why(wish)}"
+            self.news.tell(record, "CheckpointRequested", text)
+
+    async def _request(self, ask: Ask) -> None:
+        notes = {CHECKPOINT_DEADLINE: ask.save_by}
+        body = writes.annotate(ask.record.uid, notes)
+        version = await self._patch("ask", ask.record.path, body)
+        current = self._mirror.pods.records.get(ask.record.uid)
+        if version and current is not None and current.version <= version:
+            current.version, current.save_by = version, ask.save_by or ""
+            self._mirror.pods.note(current)
+
+    def _evict(self, going: Mapping[PodUid, Leaving]) -> None:
+        for uid, wish in going.items():
+            record = self._mirror.pods.records.get(uid)
+            if record is None or wish.save_by is not None or record.terminating:
+                continue
+            job = self._job_that_leaves(record, going)
+            if job is not None:
+                self._begin_switch(job, True, f"suspended: {_why(wish)}", record)
+            else:
+                self._begin_eviction(record, wish)
+
+    def _job_that_leaves(
+        self, record: Record, going: Collection[PodUid]
+    ) -> JobRecord | None:
+        """Return the Job to suspend, if it may be and all of its pods are to go."""
+        owner = record.controller
+        job = self._mirror.jobs.managed(owner.uid) if owner else None
+        if job is None:
+            return None
+        whole = all(uid in going for uid in self._mirror.pods.of_controller(job.uid))
+        return job if whole else None
+
+    def _begin_eviction(self, record: Record, wish: Leaving) -> None:
+        key = f"evict {record.uid}"
+        if self._calls.start(key, lambda: self._send_away(record, wish, key)):
+            log.info("evicting %s/%s: %s", record.namespace, record.name, _why(wish))
+
+    async def _send_away(self, record: Record, wish: Leaving, key: str) -> None:
+        grace = int(wish.grace_s) if record.grace_s > wish.grace_s else None
+        body = writes.eviction(record.name, record.namespace, record.uid, grace)
+        path = f"{record.path}/eviction"
+        try:
+            await self._calls.call("evict", lambda: self._api.create(path, body))
+        except ApiError as error:
+            if error.status in GONE:
+                return
+            if (error.status == 429 and error.causes) or error.status == 500:
+                self._explain_refusal(record, error)
+            raise
+        self.blocked.pop(record.uid, None)
+        self._calls.rest(key)  # the news of it are on their way
+        self.news.tell(record, "Evicted", _why(wish))
+
+    def _explain_refusal(self, record: Record, error: ApiError) -> None:
+        """Say that a disruption budget, or two of them, keeps the pod where it is."""
+        if self.blocked.get(record.uid) != error.message:
+            self.blocked[record.uid] = error.message
+            self.news.tell(record, "EvictionBlocked", error.message, warning=True)
+
+    # -- Jobs --------------------------------------------------------------------
+
+    def _mind_jobs(self) -> None:
+        """Resume Jobs whose stand-ins have room; suspend those that lost it."""
+        for stand_in, uid in self._mirror.jobs.stand_ins.items():
+            job, plan = self._mirror.jobs.managed(uid), self._planned.get(stand_in)
+            if job is None:
+                continue
+            if job.suspended and plan is not None and not plan.held:
+                self._begin_switch(job, False, f"resumed: room on {plan.node}", None)
+            elif not job.suspended and plan is None:
+                self._begin_switch(job, True, "suspended: it lost its room", None)
+
+    def _begin_switch(
+        self, job: JobRecord, suspend: bool, why: str, pod: Record | None
+    ) -> None:
+        if job.suspended == suspend:
+            return
+        key = f"job {job.uid}"
+        if self._calls.start(key, lambda: self._switch(job, suspend)):
+            self.news.tell_job(job, "Suspended" if suspend else "Resumed", why)
+            if pod is not None:
+                self.news.tell(pod, "Evicted", why)
+
+    async def _switch(self, job: JobRecord, suspend: bool) -> None:
+        body = writes.suspend_job(job.uid, suspend)
+        kind = "suspend" if suspend else "resume"
+        await self._patch(kind, job.path, body)
+        self._calls.rest(f"job {job.uid}")  # the news of it are on their way
+
+
+def _why(wish: Leaving) -> str:
+    if wish.beneficiary is None:
+        return wish.reason
+    return f"{wish.reason} for {wish.beneficiary}"

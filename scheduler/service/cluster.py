@@ -1,0 +1,360 @@
+"""The service on Kubernetes: the API server is heard, decided on, and written to.
+
+Informers tell the mirror what they see; before each look at the queue what is new is
+told to the engine, and after it what is missing outside is written. Nothing is
+remembered that the API server does not have: a new process finds marks, nominations and
+bound pods, finishes what was begun and decides the rest again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from scheduler.codec import (
+    JobObject,
+    LeaseObject,
+    NamespaceObject,
+    NodeObject,
+    PodObject,
+    PriorityClassObject,
+)
+from scheduler.config import Config, policy_of
+from scheduler.config.schema import KubernetesConfig
+from scheduler.core import (
+    Action,
+    Admission,
+    Assignment,
+    Event,
+    Explanation,
+    Form,
+    GangId,
+    NodeName,
+    Plan,
+    PodBound,
+    PodReplaced,
+    PodSubmitted,
+    Reason,
+    Status,
+    TenantsChanged,
+    class_of,
+)
+from scheduler.kube.api import Api, ApiError
+from scheduler.kube.gaps import timestamp
+from scheduler.kube.informer import Informer
+from scheduler.kube.mirror import Mirror
+from scheduler.kube.owned import FleetObject, TenantObject
+from scheduler.kube.records import Record
+from scheduler.kube.tenants import FLEETS_PATH, TENANTS_PATH, Tenants
+from scheduler.kube.writer import Writer
+from scheduler.service.driver import Service
+
+PUBLISH_S = 1.0
+"""Shortest time between two writes of the tenants' statuses, seconds."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Heard(Generic[T]):
+    """A sink that also says that there is something to look at."""
+
+    def __init__(
+        self,
+        changed: Callable[[T], None],
+        gone: Callable[[str], None],
+        note: Callable[[], None],
+    ) -> None:
+        self._changed, self._gone, self._note = changed, gone, note
+
+    def changed(self, obj: T) -> None:
+        """Pass an object on."""
+        self._changed(obj)
+        self._note()
+
+    def gone(self, uid: str) -> None:
+        """Pass a loss on."""
+        self._gone(uid)
+        self._note()
+
+
+class OnKubernetes(Service):
+    """The service with a mirror of the cluster and a writer."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Callable[[], float] = time.monotonic,
+        today: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(config, policy_of(config), clock)
+        self._settings = config.kubernetes or KubernetesConfig()
+        self._today = today
+        self._mirror = Mirror(self.naming, self._settings.scheduler_names)
+        self._tenants = Tenants()
+        self._tenants_changed = True
+        self._judged: tuple[object, ...] = ()
+        self._api: Api | None = None
+        self._writer: Writer | None = None
+        self._informers: list[Informer[Any]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    # -- life --------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        settings = self._settings
+        path = Path(settings.kubeconfig) if settings.kubeconfig else None
+        self._api = api = await Api.connect(path, settings.context)
+        self._writer = Writer(api, self._mirror, self.metrics.written, settings.workers)
+        self._informers = self._watched(api)
+        for informer in self._informers:
+            self._tasks.append(asyncio.create_task(informer.run()))
+        await self._synced()
+        self._prepare()
+        self._finish_what_was_begun()
+        self._tasks.append(asyncio.create_task(self._publish()))
+
+    async def _synced(self) -> None:
+        """Wait for the first lists; an informer that ends takes the service with it."""
+        waits = [asyncio.create_task(i.synced.wait()) for i in self._informers]
+        whole = asyncio.gather(*waits)
+        try:
+            done, _ = await asyncio.wait(
+                [whole, *self._tasks], return_when=asyncio.FIRST_COMPLETED
+            )
+            for each in done:
+                each.result()
+        finally:
+            whole.cancel()
+
+    async def stop(self) -> None:
+        """Answer no more; end the watches and all writes that are under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writer is not None:
+            await self._writer.stop()
+        await super().stop()
+        if self._api is not None:
+            await self._api.close()
+
+    def _watched(self, api: Api) -> list[Informer[Any]]:
+        mirror, tenants = self._mirror, self._tenants
+        namespace, lease = self._settings.scheduler_lease.split("/")
+        leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        only = {"fieldSelector": f"metadata.name={lease}"}
+        rows: tuple[tuple[str, type[Any], Heard[Any], dict[str, str] | None], ...] = (
+            (
+                "/api/v1/namespaces",
+                NamespaceObject,
+                Heard(
+                    tenants.changed_namespace,
+                    tenants.gone_namespace,
+                    self._note_tenants,
+                ),
+                None,
+            ),
+            (
+                TENANTS_PATH,
+                TenantObject,
+                Heard(tenants.changed_tenant, tenants.gone_tenant, self._note_tenants),
+                None,
+            ),
+            (
+                FLEETS_PATH,
+                FleetObject,
+                Heard(tenants.changed_fleet, tenants.gone_fleet, self._note_tenants),
+                None,
+            ),
+            ("/api/v1/nodes", NodeObject, self._heard(mirror.nodes), None),
+            (
+                "/apis/scheduling.k8s.io/v1/priorityclasses",
+                PriorityClassObject,
+                self._heard(mirror.priorities),
+                None,
+            ),
+            ("/apis/batch/v1/jobs", JobObject, self._heard(mirror.jobs), None),
+            (leases, LeaseObject, self._heard(mirror.leases), only),
+            ("/api/v1/pods", PodObject, self._heard(mirror.pods), None),
+        )
+        return [Informer(api, p, kind, sink, query=q) for p, kind, sink, q in rows]
+
+    def _heard(self, sink: Any) -> Heard[Any]:
+        return Heard(sink.changed, sink.gone, self._changed.set)
+
+    def _note_tenants(self) -> None:
+        self._tenants_changed = True
+        self._changed.set()
+
+    # -- hear --------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Tell the engine what is new: nodes, tenants, then pods."""
+        if self._tenants_changed:
+            self._resolve()  # product labels may mean other classes now
+        self._tell(self._mirror.node_events())
+        self._resolve()
+        self._tell(self._mirror.events(self._since))
+
+    def _resolve(self) -> None:
+        """Take over what holds of the tenants' objects."""
+        capacity = self._engine.capacity() if self._roster.nodes else None
+        judged = (capacity,)
+        if not self._tenants_changed and judged == self._judged:
+            return
+        self._tenants_changed, self._judged = False, judged
+        classes = {class_of(form) for form in capacity or ()}
+        resolved = self._tenants.resolve(classes, capacity)
+        self._mirror.nodes.reclassify(resolved.products)
+        tenancy = resolved.tenancy
+        assert tenancy.fleet is not None  # noqa: S101 (objects always say)
+        changed = TenantsChanged(tenancy.queues, tenancy.fleet)
+        if changed != self._roster.tenants:
+            self._tell([changed])
+        naming = replace(self.naming, tenants=tenancy.owners)
+        if naming != self.naming:
+            self.naming = naming
+            self._mirror.rename(naming)
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        """Let the engine hear; what it refuses is told to the pod's owner."""
+        for event in events:
+            try:
+                self._apply((event,))
+            except ValueError as error:
+                log.warning("%s: %s", type(event).__name__, error)
+                self._refuse(event, str(error))
+
+    def _refuse(self, event: Event, problem: str) -> None:
+        if isinstance(event, PodSubmitted | PodReplaced):
+            self._mirror.refuse(event.pod.uid, problem)
+        elif isinstance(event, PodBound):
+            self._mirror.refuse(event.uid, problem)
+
+    def _since(self, seconds: float) -> float:
+        """Turn seconds since the epoch into the engine's time."""
+        return seconds - self._to_epoch
+
+    @property
+    def _to_epoch(self) -> float:
+        return self._today() - self._clock()
+
+    # -- after a restart -----------------------------------------------------------
+
+    def _finish_what_was_begun(self) -> None:
+        """Take over admissions of which a gate is open already.
+
+        None of the others has begun: they are decided again.
+        """
+        begun = self._begun()
+        gangs: dict[GangId, list[Record]] = {}
+        for record in self._mirror.pods.records.values():
+            gang = self._engine.gang(record.uid)
+            if gang is not None and record.node is None and _team(record) in begun:
+                gangs.setdefault(gang, []).append(record)
+        admissions = [
+            admission
+            for gang in sorted(gangs)
+            if (admission := _inherited(gang, gangs[gang])) is not None
+        ]
+        if admissions:
+            log.info("finishing %d admissions that were begun", len(admissions))
+            plan = Plan(
+                version=self._engine.version,
+                admissions=tuple(admissions),
+                status=Status.GREEDY,
+                objective=0,
+                bound=0,
+            )
+            self._take(self._engine.commit(plan, self._clock()))
+
+    def _begun(self) -> set[str]:
+        """Name the gangs of which a member has no gate any more."""
+        records = self._mirror.pods.records.values()
+        return {_team(record) for record in records if not record.gated}
+
+    # -- act ---------------------------------------------------------------------
+
+    def _perform(self, action: Action) -> None:
+        """Leave it to the comparison that follows each look."""
+
+    def _conclude(self) -> None:
+        """Write what is missing outside."""
+        if self._writer is not None:
+            self._writer.reconcile(
+                self._engine.plans(), self._engine.leaving(), self._to_epoch
+            )
+
+    def _wishes(self) -> int:
+        return len(self._engine.leaving())
+
+    async def _publish(self) -> None:
+        """Write the tenants' statuses as they change."""
+        while True:
+            await asyncio.sleep(PUBLISH_S)
+            now = timestamp(self._today())
+            for name in self._tenants.statuses(self.tenants(), now):
+                await self._publish_one(name)
+            if self._tenants.fleet_status(now) is not None:
+                await self._publish_one(None)
+
+    async def _publish_one(self, name: Any) -> None:
+        update = self._tenants.update_of(name)
+        if update is None or self._api is None:
+            return
+        path, body = update
+        try:
+            await self._api.replace(path, body)
+            self.metrics.written("status", "done")
+        except ApiError as error:
+            self.metrics.written("status", str(error.status or error.reason))
+            self._tenants.untold(name)
+
+    # -- views -------------------------------------------------------------------
+
+    def explain(self, pod: str) -> Explanation | None:
+        """Why a pod is where it is; also one that the engine was never told of."""
+        found = super().explain(pod)
+        if found is None:
+            return self._explain_unreadable(pod)
+        blocked = self._writer.blocked.get(found.uid) if self._writer else None
+        if blocked is not None:
+            found = replace(found, detail=f"{found.detail}; {blocked}")
+        return found
+
+    def _explain_unreadable(self, pod: str) -> Explanation | None:
+        for record in self._mirror.pods.records.values():
+            if pod in (record.uid, f"{record.namespace}/{record.name}"):
+                return Explanation(
+                    uid=record.uid,
+                    name=f"{record.namespace}/{record.name}",
+                    tenant=self.naming.tenant(record.namespace),
+                    gang=GangId(record.uid),
+                    workload_class=self._config.defaults.workload_class,
+                    reason=Reason.UNREADABLE,
+                    detail=record.problem,
+                )
+        return None
+
+
+def _team(record: Record) -> str:
+    """Name what a pod starts together with: its gang, or itself."""
+    gang = record.pod.gang if record.pod else ""
+    return f"{record.namespace}/{gang}" if gang else record.uid
+
+
+def _inherited(gang: GangId, records: list[Record]) -> Admission | None:
+    """Return the admission that all members carry, None if they do not agree."""
+    forms: set[Form] = set()
+    placed: list[Assignment] = []
+    for record in sorted(records, key=lambda record: record.uid):
+        mark = record.admission()
+        if mark is None or not record.nominated:
+            return None
+        forms.add(mark.form)
+        placed.append(Assignment(record.uid, NodeName(record.nominated)))
+    return Admission(gang, forms.pop(), tuple(placed)) if len(forms) == 1 else None
