@@ -31,7 +31,7 @@ from scheduler.codec.facts import (
     job_of,
 )
 from scheduler.codec.mark import GATE, Mark, decode_mark, encode_mark
-from scheduler.codec.membership import Membership, membership
+from scheduler.codec.membership import Membership, membership, pods_at_once
 from scheduler.codec.node import NodeReading, node_of
 from scheduler.codec.objects import (
     JobObject,
@@ -107,5 +107,6 @@ __all__ = [
     "membership",
     "node_of",
     "pod_of",
+    "pods_at_once",
     "use_of",
 ]

@@ -139,8 +139,11 @@ def _job_name(pod: PodObject) -> str:
 
 
 def _job_size(_pod: PodObject, job: JobObject | None) -> int:
-    if job is None:
-        return 0
+    return 0 if job is None else pods_at_once(job)
+
+
+def pods_at_once(job: JobObject) -> int:
+    """Return how many pods of a Job run at once from now on."""
     wanted, done = job.spec.completions, job.status.succeeded
     at_once = 1 if job.spec.parallelism is None else job.spec.parallelism
     if wanted is None:  # a work queue: once one has succeeded, no more are made

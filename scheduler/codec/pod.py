@@ -6,14 +6,14 @@ needs with the sidecars before it; what is asked for the pod as a whole goes bef
 sum of its containers), so both count alike.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from scheduler.codec.errors import CodecError
 from scheduler.codec.membership import Membership, membership
 from scheduler.codec.notes import Notes, boolean, class_list, period
-from scheduler.codec.objects import Amounts, Container, ObjectMeta, PodObject
+from scheduler.codec.objects import Amounts, Container, ObjectMeta, PodObject, Resources
 from scheduler.core import (
     Demand,
     Form,
@@ -148,17 +148,27 @@ class Use:
 def use_of(message: PodObject) -> Use:
     """Return what a pod takes from its node.
 
-    Raises
-    ------
-    CodecError
-        When an amount means nothing: names pod, field and value.
+    It never fails, for it reads pods that nobody promised to understand: one with an
+    amount that means nothing to us is taken to use more than any node has.
     """
-    amounts = _pod_amounts(message)
+    try:
+        amounts = _pod_amounts(message)
+    except CodecError:
+        devices = {name: MAX_AMOUNT for name in _gpus_named(message)}
+        return Use(MAX_AMOUNT, MAX_AMOUNT, devices)
     return Use(
         amounts.pop("cpu", 0),
         -(-amounts.pop("memory", 0) // MEBI),
         {resource: count for resource, count in amounts.items() if count},
     )
+
+
+def _gpus_named(message: PodObject) -> Iterator[str]:
+    spec = message.spec
+    for container in (*(spec.init_containers or ()), *(spec.containers or ())):
+        resources = container.resources or Resources()
+        for names in (resources.limits, resources.requests):
+            yield from filter(is_gpu_resource, names or ())
 
 
 def has_only_claims(message: PodObject) -> bool:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.codec import CodecError, JobObject, Membership, PodObject, membership
+from scheduler.codec import (
+    CodecError,
+    JobObject,
+    Membership,
+    PodObject,
+    membership,
+    pods_at_once,
+)
 from scheduler.codec.membership import ALONE, SOURCES
 from scheduler.codec.notes import MAX_GANG
 from tests.codec.api import Json, job, owner, pod
@@ -222,6 +229,7 @@ def test_a_job_is_as_large_as_what_still_runs_at_once(
     spec: dict[str, Any], status: dict[str, Any], size: int
 ) -> None:
     """Pods that were evicted must not wait for members that have succeeded."""
+    assert max(1, min(MAX_GANG, pods_at_once(job(status, **spec)))) == size
     found = membership(job_pod(0, {}), job(status, **spec))
     assert found.min_member == size
     assert bool(found.gang) == (size > 1)

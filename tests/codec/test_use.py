@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.codec import (
     CodecError,
@@ -10,12 +12,15 @@ from scheduler.codec import (
     Naming,
     Use,
     has_only_claims,
+    node_of,
     pod_of,
     use_of,
 )
-from tests.codec.api import pod
+from scheduler.codec.pod import MAX_AMOUNT
+from tests.codec.api import node, pod
 
 NAMING = Naming(tenants={})
+ROOM = {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "2"}
 
 
 def container(requests: dict[str, Any], restart: str | None = None) -> dict[str, Any]:
@@ -84,13 +89,37 @@ def test_use_adds_up() -> None:
         ("nvidia.com/gpu", "0.5", "is not a whole number"),
     ],
 )
-def test_an_amount_that_means_nothing_is_named(
+def test_what_cannot_be_read_is_refused_of_ours_and_costs_others_the_node(
     resource: str, text: str, problem: str
 ) -> None:
+    """A foreign pod must neither stop the service nor be overlooked."""
+    amounts = {"nvidia.com/mig-1g.10gb": "0", resource: text}
+    odd = pod(spec={"containers": [container({"cpu": "1"}), container(amounts)]})
     with pytest.raises(CodecError) as caught:
-        use(container({resource: text}))
-    field = f"spec.containers[0].resources.requests[{resource}]"
+        pod_of(odd, NAMING)
+    field = f"spec.containers[1].resources.requests[{resource}]"
     assert str(caught.value).startswith(f"pod team-a/p: {field}: {text!r} {problem}")
+    gpus = {name for name in amounts if name.startswith("nvidia.com/")}
+    assert use_of(odd).devices.keys() == gpus
+    full = node_of(node({"nvidia.com/gpu.product": "NVIDIA-A10"}, ROOM))
+    left = full.without(use_of(odd))
+    assert (left.cpu_milli, left.memory_mib) == (1, 1)
+    assert [count for _, count in left.offers] == [0 if resource in gpus else 2]
+
+
+TEXTS = st.sampled_from(["1", "500m", "1Ki", "9E", "-1", ""]) | st.text(max_size=5)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["cpu", "memory", "nvidia.com/gpu", "nvidia.com/mig-x"]), TEXTS
+    )
+)
+def test_no_pod_stops_the_service(amounts: dict[str, str]) -> None:
+    found = use(container(amounts))
+    assert 0 <= found.cpu_milli <= MAX_AMOUNT
+    assert 0 <= found.memory_mib <= MAX_AMOUNT
+    assert found.devices.keys() <= amounts.keys()
 
 
 def test_pods_with_claims_only() -> None:
