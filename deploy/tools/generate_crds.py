@@ -2,7 +2,7 @@
 
 A manifest needs a *structural* schema: no references, one type per field. Everything
 else is in the models: descriptions, bounds, and the rules that the API server checks.
-What JSON schema says about the keys of a map becomes such a rule, too.
+What JSON schema says about keys of maps and decimals becomes such rules, too.
 
     python deploy/tools/generate_crds.py            rewrite deploy/crds
     python deploy/tools/generate_crds.py --check    only compare, for the gate
@@ -43,7 +43,7 @@ KEPT = frozenset(
         *("type", "description", "enum", "format", "pattern", "maxLength"),
         *("items", "maxItems", "properties", "required"),
         *("additionalProperties", "maxProperties"),
-        *("minimum", "maximum", "multipleOf"),
+        *("minimum", "exclusiveMinimum", "maximum"),
         "x-kubernetes-validations",
         "x-kubernetes-preserve-unknown-fields",
         "x-kubernetes-list-type",
@@ -145,6 +145,8 @@ def _plain(node: Schema, defs: Mapping[str, Schema]) -> Schema:
         return _plain(node, defs)
     if "patternProperties" in node:
         node = _map(node)
+    if "multipleOf" in node:
+        node = _steps(node)
     found = {key: node[key] for key in node if key not in DROPPED}
     _mend(found, defs)
     if unknown := found.keys() - KEPT:
@@ -175,12 +177,27 @@ def _map(node: Schema) -> Schema:
     }
 
 
+def _steps(node: Schema) -> Schema:
+    """Say by a rule that a number has few decimals.
+
+    The API server takes a whole number's ``multipleOf`` for a whole number, too: 0.
+    """
+    step = node.pop("multipleOf")
+    nearest = f"double(int(self / {step} + 0.5))"
+    difference = f"self / {step} - {nearest}"
+    says = f"{difference} < 0.00001 && {difference} > -0.00001"
+    told = f"must be a multiple of {step}"
+    return {**node, "x-kubernetes-validations": [rule(says, told)]}
+
+
 def _mend(found: Schema, defs: Mapping[str, Schema]) -> None:
     """Turn what is inside, and what JSON schema says in other words."""
     if "description" in found:
         found["description"] = " ".join(found["description"].split())
     if found.get("type") == "integer":
         found["format"] = "int64"
+    if "exclusiveMinimum" in found:  # a number there, a mark on the minimum here
+        found |= {"minimum": found["exclusiveMinimum"], "exclusiveMinimum": True}
     if "items" in found:
         found["items"] = _plain(found["items"], defs)
     if "properties" in found:

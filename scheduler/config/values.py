@@ -154,7 +154,12 @@ PositiveMilli = Annotated[
     Milli,
     Field(gt=0),
     WithJsonSchema(
-        {"type": "number", "minimum": 0.001, "maximum": 1_000_000, "multipleOf": 0.001}
+        {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": 1_000_000,
+            "multipleOf": 0.001,
+        }
     ),
 ]
 
