@@ -328,7 +328,8 @@ class OnKubernetes(Service):
 
     def _explain_unreadable(self, pod: str) -> Explanation | None:
         for record in self._mirror.pods.records.values():
-            if pod in (record.uid, f"{record.namespace}/{record.name}"):
+            named = pod in (record.uid, f"{record.namespace}/{record.name}")
+            if named and record.problem:
                 return Explanation(
                     uid=record.uid,
                     name=f"{record.namespace}/{record.name}",
