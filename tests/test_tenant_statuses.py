@@ -177,6 +177,19 @@ def test_a_status_that_somebody_changed_is_put_right() -> None:
     assert tenants.statuses([], LATER) == {"a": status}
 
 
+def test_a_written_status_comes_back_and_changes_nothing() -> None:
+    tenants = known(tenant("a", guarantee=h100(20)), tenant("b", 1))
+    resolve(tenants)
+    for name, status in tenants.statuses([], NOON).items():
+        spec = {"guarantee": h100(20)} if name == "a" else {}
+        tell(tenants, tenant(name, name == "b", status=status, **spec))
+    assert tenants.statuses([], LATER) == {}
+    tell(tenants, tenant("b", 1, generation=2, weight=2))
+    assert tenants.statuses([], LATER) == {}, "nobody knows yet what becomes of it"
+    resolve(tenants)
+    assert list(tenants.statuses([], LATER)) == ["b"]
+
+
 def test_a_refusal_says_what_stays_in_force() -> None:
     tenants = known(tenant("a", guarantee=h100(20)))
     resolve(tenants)

@@ -73,6 +73,20 @@ class Owned(Generic[S]):
         return self.newest is not None and self.newest != self.in_force
 
     @property
+    def is_judged(self) -> bool:
+        """Whether it is known what becomes of the newest spec."""
+        return bool(self.problem) or not self.waits
+
+    def says_the_same(self, other: "Owned[S] | None") -> bool:
+        """Whether this is the same object, with the same spec: a status was written."""
+        return (
+            other is not None
+            and self.meta.uid == other.meta.uid
+            and self.newest is not None
+            and self.newest == other.newest
+        )
+
+    @property
     def order(self) -> int:
         """Age, in seconds of the epoch; the API server's clock has no finer ones."""
         created = self.meta.creation_timestamp
@@ -126,6 +140,8 @@ def owned(model: type[S], obj: TenantObject, known: Owned[S] | None) -> Owned[S]
         found.refuse("Invalid", "; ".join(str(error).splitlines()))
     if known is not None and known.meta.uid == obj.metadata.uid:
         found.accepted = known.accepted
+        if found.says_the_same(known):
+            found.refuse(known.reason, known.problem)
     else:
         found.accepted = _remembered(model, obj.status)
     if found.newest == found.in_force:

@@ -20,7 +20,7 @@ No input or output happens here.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,15 +72,19 @@ class Tenants:
         self._fleet: Owned[FleetSpec] | None = None
         self._namespaces = Namespaces()
         self._division = Division({}, {})
-        self._classes: Collection[str] = ()
+        self._classes: Set[str] = frozenset()
         self._capacity: Mapping[Form, int] | None = None
+        self._tried = False  # since owners or nodes said something new
+        self._present: tuple[QuotaTree, Set[str]] | None = None
 
     # -- what the API server says ------------------------------------------------
 
     def changed_tenant(self, obj: TenantObject) -> None:
         """Take a tenant as its owner wrote it; `resolve` says what becomes of it."""
         name = TenantName(obj.metadata.name)
-        self._tenants[name] = found = owned(TenantSpec, obj, self._tenants.get(name))
+        known = self._tenants.get(name)
+        self._tenants[name] = found = owned(TenantSpec, obj, known)
+        self._tried = self._tried and found.says_the_same(known)
         if found.in_force is not None and not self._is_sound(name, found.in_force):
             found.accepted = None
 
@@ -89,12 +93,15 @@ class Tenants:
         for name, known in list(self._tenants.items()):
             if known.meta.uid == uid:
                 del self._tenants[name]
+                self._tried = False
 
     def changed_fleet(self, obj: FleetObject) -> None:
         """Take the fleet as its owner wrote it; only the one named default counts."""
         if obj.metadata.name != FLEET_NAME:
             return
-        self._fleet = found = owned(FleetSpec, obj, self._fleet)
+        known = self._fleet
+        self._fleet = found = owned(FleetSpec, obj, known)
+        self._tried = self._tried and found.says_the_same(known)
         if found.in_force is not None and not _is_tree((), fleet_from(found.in_force)):
             found.accepted = None
 
@@ -102,6 +109,7 @@ class Tenants:
         """Forget the fleet: no groups, no ceilings, built-in worths."""
         if self._fleet is not None and self._fleet.meta.uid == uid:
             self._fleet = None
+            self._tried = False
 
     def changed_namespace(self, obj: NamespaceObject) -> None:
         """Take a namespace's labels."""
@@ -127,7 +135,7 @@ class Tenants:
     # -- what holds --------------------------------------------------------------
 
     def resolve(
-        self, classes: Collection[str], capacity: Mapping[Form, int] | None
+        self, classes: Set[str], capacity: Mapping[Form, int] | None
     ) -> Resolved:
         """Accept what may be had of the newest specs, and say what is in force.
 
@@ -138,7 +146,14 @@ class Tenants:
         capacity
             Quanta of the fleet by form; None while nobody knows.
         """
-        self._classes, self._capacity = classes, capacity
+        if not self._tried or (classes, capacity) != (self._classes, self._capacity):
+            self._classes = frozenset(classes)
+            self._capacity = None if capacity is None else dict(capacity)
+            self._try_all()
+        return self._resolved()
+
+    def _try_all(self) -> None:
+        self._tried, self._present = True, None
         known: list[Owned[Any]] = sorted(self._by_age(), key=self._depth)
         if self._fleet is not None:
             known.insert(0, self._fleet)
@@ -146,7 +161,6 @@ class Tenants:
         left = self._take(waiting)
         while left and len(left) < len(waiting):
             waiting, left = left, self._take(left)
-        return self._resolved()
 
     def _by_age(self) -> list[Owned[TenantSpec]]:
         known = self._tenants.values()
@@ -168,6 +182,7 @@ class Tenants:
         if not found:
             for each in batch:
                 each.accept()
+            self._present = None
             return []
         if len(batch) == 1:
             self._refuse(batch[0], found)
@@ -191,11 +206,13 @@ class Tenants:
 
     def _new_faults(self, batch: Batch) -> list[str]:
         """Return what is wrong with the tree if a batch was in force, and not now."""
-        now = self._tree(())
-        before = QuotaTree(now.queues, now.fleet)
-        if self._capacity is not None:
-            before.capacity = self._capacity
-        known = set(self._faults((), before))
+        if self._present is None:
+            now = self._tree(())
+            before = QuotaTree(now.queues, now.fleet)
+            if self._capacity is not None:
+                before.capacity = self._capacity
+            self._present = before, frozenset(self._faults((), before))
+        before, known = self._present
         return [fault for fault in self._faults(batch, before) if fault not in known]
 
     def _faults(self, batch: Batch, before: QuotaTree) -> list[str]:
@@ -287,13 +304,15 @@ class Tenants:
         """Return the statuses that differ from what was handed out or read last.
 
         Use changes all the time: whoever writes them decides how often to ask. Each is
-        handed out once; say `untold` when it could not be written.
+        handed out once; say `untold` when it could not be written. A spec that was
+        written since the last `resolve` is not spoken of.
         """
         mine: dict[TenantName, list[TenantUse]] = {}
         for row in rows:
             mine.setdefault(row.name, []).append(row)
         found: dict[TenantName, dict[str, Any]] = {}
-        for name, known in sorted(self._tenants.items()):
+        judged = (pair for pair in sorted(self._tenants.items()) if pair[1].is_judged)
+        for name, known in judged:
             report = self._report(known, mine.get(name, ()))
             status = status_of(report, known.told, now_iso)
             if status != known.told:
@@ -303,8 +322,10 @@ class Tenants:
     def fleet_status(self, now_iso: str) -> dict[str, Any] | None:
         """Return the Fleet's status if it differs from the last one."""
         known = self._fleet
-        status = status_of(known.report(), known.told, now_iso) if known else None
-        if known is None or status is None or status == known.told:
+        if known is None or not known.is_judged:
+            return None
+        status = status_of(known.report(), known.told, now_iso)
+        if status == known.told:
             return None
         known.told = status
         return status

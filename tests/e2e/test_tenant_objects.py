@@ -265,13 +265,17 @@ def test_statuses_are_written_shown_and_outlive_a_restart(
 ) -> None:
     api.create(an_object("Tenant", "research", guarantee={H100: 8}))
     api.create(an_object("Tenant", "greedy", parent="research", guarantee={H100: 9}))
+    api.create(an_object("Tenant", "silent"))
     tenants = Tenants()
-    for name in ("research", "greedy"):
+    for name in ("research", "greedy", "silent"):
         tenants.changed_tenant(read_tenant(api, name))
     tenants.resolve({H100}, {Form(H100): 16 * QUANTA_PER_GPU})
     written = tenants.statuses([use("research")], "2026-11-21T12:00:00Z")
+    assert len(written) == 3
     for name, status in written.items():
         assert write_status(api, tenants, name)["status"] == status
+        tenants.changed_tenant(read_tenant(api, name))
+    assert tenants.statuses([use("research")], "2026-11-21T12:00:09Z") == {}
 
     table = plane.kubectl("get", "tenants").splitlines()
     columns = "NAME GUARANTEED USED BURST PENDING FAIR READY REASON AGE"
@@ -319,7 +323,7 @@ def test_a_status_of_an_object_that_changed_since_is_not_written(api: Client) ->
     api.create(an_object("Tenant", "a"))
     tenants = Tenants()
     tenants.changed_tenant(read_tenant(api, "a"))
-    tenants.resolve((), None)
+    tenants.resolve(set(), None)
     assert list(tenants.statuses([], "2026-11-21T12:00:00Z")) == ["a"]
     api.patch("tenants", "a", {"spec": {"weight": 2}}, form=MERGE)
     with pytest.raises(ApiError) as refused:
