@@ -20,6 +20,7 @@ from scheduler.codec import (
     PriorityClassObject,
     membership,
     pod_of,
+    pods_at_once,
 )
 from scheduler.codec.objects import ObjectMeta
 from scheduler.core import Event, Pod, PodGone, PodSubmitted, PodUid
@@ -59,7 +60,7 @@ class Jobs:
         self._naming = naming
         self._jobs: dict[str, JobObject] = {}
         self._dirty: dict[str, None] = {}
-        self._sizes: dict[str, tuple[int | None, ...]] = {}
+        self._sizes: dict[str, tuple[object, ...]] = {}
 
     # -- what is seen ------------------------------------------------------------
 
@@ -135,7 +136,7 @@ class Jobs:
     def _submit(self, job: JobObject, to_engine: Since) -> list[Event]:
         since = to_engine(seconds_of(job.metadata.creation_timestamp) or 0.0)
         events: list[Event] = []
-        for index in range(_at_once(job)):
+        for index in range(pods_at_once(job)):
             pod = self._stand_in(job, index)
             if pod is not None:
                 self.stand_ins[pod.uid] = job.metadata.uid
@@ -190,12 +191,7 @@ def _is_over(job: JobObject) -> bool:
     return any(c.type in ends and c.status == "True" for c in conditions)
 
 
-def _at_once(job: JobObject) -> int:
-    """Return how many pods run at once from now on."""
-    most = 1 if job.spec.parallelism is None else job.spec.parallelism
-    wanted = job.spec.completions
-    return most if wanted is None else max(0, min(most, wanted - job.status.succeeded))
-
-
-def _shape(job: JobObject) -> tuple[int | None, ...]:
-    return (job.spec.parallelism, job.spec.completions, job.status.succeeded)
+def _shape(job: JobObject) -> tuple[object, ...]:
+    spec, status = job.spec, job.status
+    ended = (status.succeeded, status.failed_indexes)
+    return (spec.parallelism, spec.completions, *ended)

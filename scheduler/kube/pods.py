@@ -209,6 +209,8 @@ class Pods:
 
     def _pod(self, message: PodObject, record: Record) -> Pod | None:
         """Return the core pod; None for one without GPUs, or that waits for its Job."""
+        if not use_of(message).devices:
+            return None
         owner = job_of(message)
         job = self._jobs.get(owner.uid) if owner else None
         pod = pod_of(message, self._naming, membership(message, job))
