@@ -186,6 +186,7 @@ class Api:
                     if response.status >= 300:
                         raise self._refusal(call, response, await response.read())
             lines = _lines(call, response.content)
+            stack.callback(_hang_up, response)
             async with contextlib.aclosing(lines):
                 yield lines
 
@@ -290,6 +291,13 @@ def _unanswered(call: str) -> Iterator[None]:
     except (aiohttp.ClientError, OSError) as error:
         message = f"{type(error).__name__}: {error}"
         raise ApiError(0, "NoAnswer", message, call=call) from error
+
+
+def _hang_up(response: aiohttp.ClientResponse) -> None:
+    """Close a watch that is left early at once: TLS would wait for a farewell."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 async def _lines(

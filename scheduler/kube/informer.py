@@ -287,18 +287,25 @@ class Informer(Generic[T]):
                 lasted = time.monotonic() - begun
                 if lasted >= min(HEALTHY_S, duration / 2):
                     self._failed = 0
-        self._check_end(heard, lasted >= duration / 2)
         log.debug("%s: watched for %.0f s", self.path, lasted)
+        if not heard:
+            await self._check_silence(lasted >= duration / 2)
 
-    def _check_end(self, heard: bool, lasted: bool) -> None:
-        """Doubt a watch that ended in good order, but without even a bookmark."""
-        if heard:
-            return
-        if lasted:
-            # Perhaps the server has gone back in time, to a backup: it would be silent
-            # until it has caught up with the version we ask for.
-            raise _GapError("the whole watch said nothing")
-        raise ApiError(0, "Closed", "the watch ended early", call=self.path)
+    async def _check_silence(self, lasted: bool) -> None:
+        """Doubt a watch that ended in good order, but without even a bookmark.
+
+        A quiet collection has such. But a server that has gone back in time, to a
+        backup, is silent, too, until it has caught up with the version we ask for.
+        """
+        if not lasted:
+            raise ApiError(0, "Closed", "the watch ended early", call=self.path)
+        data = await self._api.get(self.path, {**self._query, "limit": "1"})
+        self.health.heard()
+        present = _page.decode(data).metadata.resource_version
+        if not (present.isdecimal() and self._version.isdecimal()):
+            raise _GapError("a silent watch, and versions that are no numbers")
+        if int(present) < int(self._version):
+            raise _GapError(f"version {self._version} is not yet, it is {present}")
 
     def _take(self, line: bytes) -> None:
         """Perform one event."""
