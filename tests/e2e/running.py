@@ -98,14 +98,16 @@ class Fairshare:
             return False
         return True
 
-    def metric(self, name: str) -> float:
-        """Sum of a series over its labels."""
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a series over all labels but those that are given."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
         with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=10) as a:
             lines = a.read().decode().splitlines()
         return sum(
             float(line.rsplit(" ", 1)[1])
             for line in lines
             if line.split("{")[0].split(" ")[0] == name
+            and all(label in line for label in wanted)
         )
 
 
