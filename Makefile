@@ -13,15 +13,18 @@ COMPILE := $(PY) -m uv --quiet pip compile pyproject.toml --universal \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-e2e test-long lint fmt bench protos lock clean \
-	format ruff types imports generated unit
+.PHONY: help demo demo-kubernetes test test-e2e test-long lint fmt bench protos lock \
+	clean format ruff types imports generated unit
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile \
-		| while IFS='|' read -r target what; do printf '%-16s %s\n' "$$target" "$$what"; done
+		| while IFS='|' read -r target what; do printf '%-22s %s\n' "$$target" "$$what"; done
 
 demo: $(VENV)/.runtime ## see it work, without a cluster
-	@$(PY) deploy/demo/demo.py
+	@$(PY) -m deploy.demo.demo
+
+demo-kubernetes: $(VENV)/.runtime ## see it work on a real control plane (needs Go)
+	@$(PY) -m deploy.demo.kubernetes
 
 test: lint generated unit ## the whole gate
 

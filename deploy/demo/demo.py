@@ -1,8 +1,6 @@
 """``make demo``: the main job twice, with the same engine, live and offline."""
 
-import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,42 +10,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.rule import Rule
 
+from deploy.demo.service import served
+
 HERE = Path(__file__).parent
 PYTHON_M = (sys.executable, "-m")
-STOP_S = 10.0
 
 
 def live(console: Console) -> None:
     """Start the real service, let a second process drive a cluster through it."""
     console.print(Rule("Live: the service decides for a cluster"))
-    with tempfile.TemporaryFile("w+") as log:
-        service = subprocess.Popen(
-            [*PYTHON_M, "scheduler", "serve", "--config", str(HERE / "fairshare.yaml")],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
+    with tempfile.TemporaryDirectory(prefix="fairshare-demo-") as directory:
+        log = Path(directory) / "service.log"
         try:
-            url = address(service)
-            console.print(f"fairshare serve, process {service.pid}, at {url}")
-            subprocess.run([*PYTHON_M, "deploy.demo.live", url], check=True)
+            with served(HERE / "fairshare.yaml", log) as service:
+                where = f"process {service.pid}, at {service.url}"
+                console.print(f"fairshare serve, {where}")
+                subprocess.run([*PYTHON_M, "deploy.demo.live", service.url], check=True)
         except (RuntimeError, subprocess.CalledProcessError):
-            log.seek(0)
-            console.print(log.read(), markup=False)
+            console.print(log.read_text(), markup=False)
             raise
-        finally:
-            service.send_signal(signal.SIGTERM)
-            code = service.wait(timeout=STOP_S)
-    console.print(f"SIGTERM: the service ended with status {code}.\n")
-
-
-def address(service: "subprocess.Popen[str]") -> str:
-    """Return the service's URL from the one line it prints when it listens."""
-    assert service.stdout is not None
-    line = service.stdout.readline()
-    if not line:
-        raise RuntimeError("the service did not start; its log follows")
-    return f"http://{json.loads(line)['http']}"
+    console.print(f"SIGTERM: the service ended with status {service.status}.\n")
 
 
 def offline(console: Console) -> None:

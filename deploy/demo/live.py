@@ -10,9 +10,9 @@ import sys
 import time
 
 from rich.console import Console
-from rich.table import Table
 
-from deploy.demo.standin import FIGURES, Pod, StandIn, Work
+from deploy.demo.standin import Pod, StandIn, Work
+from deploy.demo.telling import Story
 
 NODES = [f"gpu-{i}" for i in range(4)]
 GPUS = 32
@@ -22,54 +22,7 @@ PATIENCE_S = 20.0
 COLOURS = {"research": "cyan", "serving": "magenta"}
 
 
-class Story:
-    """Tells what happens, and keeps the table of who held what."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.begin = time.monotonic()
-        self.rows: list[tuple[float, str, dict[str, dict[str, float]]]] = []
-
-    def clock(self) -> float:
-        return time.monotonic() - self.begin
-
-    def tell(self, verb: str, pod: Pod, rest: str) -> None:
-        name = pod.uid.rsplit("-", 1)[0]
-        colour = COLOURS[pod.work.namespace]
-        self.console.print(
-            f"  {self.clock():5.1f} s  [{colour}]{pod.work.namespace:>8}[/]  "
-            f"{name:<10} [bold]{verb}[/] {rest}",
-            highlight=False,
-        )
-
-    def chapter(self, text: str) -> None:
-        self.console.print(f"\n[bold]{text}[/]")
-
-    async def note(self, cluster: StandIn, moment: str) -> None:
-        self.rows.append((self.clock(), moment, await cluster.tenants()))
-
-    def table(self) -> Table:
-        table = Table(title="GPUs over time: guaranteed / used / of it burst")
-        table.add_column("s", justify="right")
-        table.add_column("moment", no_wrap=True)
-        for tenant, colour in COLOURS.items():
-            table.add_column(tenant, justify="right", style=colour, no_wrap=True)
-        table.add_column("one mark a GPU (░ leaving, · idle)", no_wrap=True)
-        for at, moment, use in self.rows:
-            cells = [f"{at:.0f}", moment]
-            bar = ""
-            for tenant, colour in COLOURS.items():
-                mine = use.get(tenant, dict.fromkeys(FIGURES, 0.0))
-                figures = (f"{mine[k]:2g}" for k in ("guarantee", "used", "burst"))
-                cells.append(" / ".join(figures))
-                bar += f"[{colour}]{'█' * int(mine['used'])}"
-                bar += f"{'░' * int(mine['leaving'])}[/]"
-            idle = GPUS - bar.count("█") - bar.count("░")
-            table.add_row(*cells, bar + "·" * idle)
-        return table
-
-
-async def until(story: Story, cluster: StandIn, tenant: str, gpus: int) -> None:
+async def until(cluster: StandIn, tenant: str, gpus: int) -> None:
     """Wait until the tenant runs that many GPUs."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
@@ -85,16 +38,23 @@ async def until(story: Story, cluster: StandIn, tenant: str, gpus: int) -> None:
 
 
 async def play(url: str, console: Console) -> None:
-    story = Story(console)
-    async with StandIn(url, NODES, story.tell) as cluster:
+    story = Story(console, COLOURS, GPUS)
+
+    def tell(verb: str, pod: Pod, rest: str) -> None:
+        story.tell(pod.work.namespace, pod.uid.rsplit("-", 1)[0], verb, rest)
+
+    async def note(moment: str) -> None:
+        story.note(moment, await cluster.tenants())
+
+    async with StandIn(url, NODES, tell) as cluster:
         story.chapter("1. research trains; serving is idle, so research bursts")
         cluster.submit(Work("pretrain", "research", TRAINING, 8, 60.0, pods=2))
-        await until(story, cluster, "research", 16)
-        await story.note(cluster, "research uses its guarantee")
+        await until(cluster, "research", 16)
+        await note("research uses its guarantee")
         cluster.submit(Work("tune-a", "research", TRAINING, 8, 60.0))
         cluster.submit(Work("tune-b", "research", TRAINING, 8, 60.0))
-        await until(story, cluster, "research", 32)
-        await story.note(cluster, "research bursts into idle GPUs")
+        await until(cluster, "research", 32)
+        await note("research bursts into idle GPUs")
         await asyncio.sleep(2.0)
 
         story.chapter("2. serving's users arrive: it asks for its guarantee")
@@ -102,16 +62,16 @@ async def play(url: str, console: Console) -> None:
         for replica in range(4):
             cluster.submit(Work(f"chat-{replica}", "serving", INFERENCE, 2, 3600.0))
         await asyncio.sleep(1.0)
-        await story.note(cluster, "one burst job saves its work")
-        await until(story, cluster, "serving", 8)
+        await note("one burst job saves its work")
+        await until(cluster, "serving", 8)
         served = story.clock()
-        await story.note(cluster, "serving has its GPUs")
+        await note("serving has its GPUs")
         await asyncio.sleep(2.0)
 
         story.chapter("3. the spike is over; the evicted job resumes")
         await cluster.scale_down("chat")
-        await until(story, cluster, "research", 32)
-        await story.note(cluster, "research bursts again")
+        await until(cluster, "research", 32)
+        await note("research bursts again")
     console.print()
     console.print(story.table())
     console.print(

@@ -16,9 +16,10 @@ from typing import Any
 
 import aiohttp
 
+from deploy.demo.telling import FIGURES
+
 RETRY_S = 0.4  # kube-scheduler's back-off, shortened to the demo's pace
 CHECKPOINT_S = 1.5  # time a trainer takes to write its checkpoint
-FIGURES = ("guarantee", "used", "burst", "leaving")
 SHUTDOWN_S = 0.7  # time a container takes to end after SIGTERM
 
 
