@@ -30,9 +30,12 @@ class Fairshare:
     """One service process; `restart` and `kill` keep its ports."""
 
     def __init__(
-        self, plane: ControlPlane, policy: Mapping[str, object] | None = None
+        self,
+        plane: ControlPlane,
+        policy: Mapping[str, object] | None = None,
+        kubeconfig: Path | None = None,
     ) -> None:
-        self._plane = plane
+        self._kubeconfig = kubeconfig or plane.kubeconfig
         self._directory = Path(tempfile.mkdtemp(prefix="fairshare-"))
         self._policy = dict(policy or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,7 +46,7 @@ class Fairshare:
         settings = {
             "server": {"listen": self.http, "grpcListen": self.grpc},
             "policy": {"solver": {"enabled": False}, **self._policy},
-            "kubernetes": {"kubeconfig": str(self._plane.kubeconfig)},
+            "kubernetes": {"kubeconfig": str(self._kubeconfig)},
         }
         config = self._directory / "config.yaml"
         config.write_text(yaml.safe_dump(settings))
@@ -123,11 +126,13 @@ def scheduler_config(http: str, **changes: Any) -> str:
 
 @contextmanager
 def fairshare(
-    plane: ControlPlane, policy: Mapping[str, object] | None = None
+    plane: ControlPlane,
+    policy: Mapping[str, object] | None = None,
+    kubeconfig: Path | None = None,
 ) -> Iterator[Fairshare]:
     """The service, and a kube-scheduler that asks it."""
     install(plane)
-    service = Fairshare(plane, policy)
+    service = Fairshare(plane, policy, kubeconfig)
     try:
         service.start()
         plane.start_scheduler(scheduler_config(service.http))
