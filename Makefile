@@ -28,9 +28,8 @@ demo-kubernetes: $(VENV)/.runtime ## see it work on a real control plane (needs 
 
 test: lint generated unit ## the whole gate
 
-test-e2e: $(VENV)/.dev ## against a real control plane
-	@if [ -d tests/e2e ]; then $(PY) -m pytest -m e2e tests/e2e; \
-	else echo "== e2e: none yet; they come with the live cluster connection"; fi
+test-e2e: $(VENV)/.dev ## against a real control plane (K8S=1.36.3: of that version)
+	@K8S=$(K8S) $(PY) -m pytest --quiet -m e2e tests/e2e
 
 test-long: $(VENV)/.dev ## the laws of fairness on 20,000 random trees and more
 	@HYPOTHESIS_PROFILE=long $(PY) -m pytest --quiet -m long tests
@@ -51,7 +50,9 @@ lock: $(VENV)/.dev ## resolve both locks anew (UPGRADE=1: to the newest)
 	@$(COMPILE) --extra build -o requirements.txt
 	@$(COMPILE) --extra build --extra dev -c requirements.txt -o requirements-dev.txt
 
-clean: ## remove everything that makes itself
+# What stays: the control plane in ~/.cache/gpu-fairshare, which takes minutes to build;
+# `python -m tests.controlplane.build --remove` removes that.
+clean: ## remove everything that makes itself in here
 	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache \
 		.pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from tests.controlplane import objects
@@ -33,9 +34,11 @@ def main() -> None:
         say(f"Kubernetes {binaries.version}, logs in {directory}; Ctrl-C ends it")
         say(f"export KUBECONFIG={plane.kubeconfig}")
         say(f"export PATH={binaries.directory}:$PATH")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        while True:
+            signal.pause()
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    main()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        main()

@@ -56,6 +56,8 @@ class Binaries:
 def ensure(version: str | None = None, say: Say = lambda _: None) -> Binaries:
     """The programs of this version (default: the pinned one), built if need be."""
     wanted = version or pinned_version()
+    if not re.fullmatch(r"\d+\.\d+\.\d+", wanted):
+        raise ValueError(f"{wanted!r} is no version of Kubernetes, as in 1.36.3")
     toolchain = go_toolchain()
     directory = cache_home() / build_key(wanted, toolchain)
     binaries = Binaries(wanted, directory)
@@ -231,9 +233,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the control plane for tests.")
     parser.add_argument("--version", default=os.environ.get("K8S") or None)
     parser.add_argument("--pin", metavar="VERSION", help="pin the tree to it, no build")
+    parser.add_argument("--remove", action="store_true", help="remove what was built")
     options = parser.parse_args()
     if options.pin:
         pin(options.pin, MODULE)
+    elif options.remove:
+        shutil.rmtree(cache_home(), ignore_errors=True)
     else:
         _print(str(ensure(options.version, _print).directory))
 
