@@ -9,7 +9,7 @@ bound pods, finishes what was begun and decides the rest again.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -30,13 +30,16 @@ from scheduler.core import (
     Assignment,
     Event,
     Explanation,
+    Filtered,
     Form,
     GangId,
     NodeName,
     Plan,
+    Pod,
     PodBound,
     PodReplaced,
     PodSubmitted,
+    PodUid,
     Reason,
     Status,
     TenantsChanged,
@@ -313,6 +316,32 @@ class OnKubernetes(Service):
         except ApiError as error:
             self.metrics.written("status", str(error.status or error.reason))
             self._tenants.untold(name)
+
+    # -- kube-scheduler's questions ----------------------------------------------
+
+    def filter(self, pod: Pod, nodes: Sequence[NodeName]) -> Filtered:
+        """Say where the pod may go: no node that we do not know, or cannot read.
+
+        kube-scheduler may hear of a node before we do. An error would cost the pod its
+        nomination, and others offer the node along with those that we know.
+        """
+        return super().filter(pod, self._known(nodes))
+
+    def score(self, pod: Pod, nodes: Sequence[NodeName]) -> tuple[int, ...]:
+        """Rate nodes 0..10, in order; those that we do not know 0."""
+        known = self._known(nodes)
+        scores = dict(zip(known, super().score(pod, known), strict=True))
+        return tuple(scores.get(name, 0) for name in nodes)
+
+    def preempt(
+        self, pod: Pod | None, offers: Mapping[NodeName, Sequence[PodUid]]
+    ) -> dict[NodeName, tuple[PodUid, ...]]:
+        """Narrow or correct kube-scheduler's choice of victims."""
+        known = self._known(offers)
+        return super().preempt(pod, {name: offers[name] for name in known})
+
+    def _known(self, nodes: Iterable[NodeName]) -> list[NodeName]:
+        return [name for name in nodes if name in self._roster.nodes]
 
     # -- views -------------------------------------------------------------------
 

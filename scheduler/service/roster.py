@@ -19,6 +19,7 @@ from scheduler.core import (
     Pod,
     PodBound,
     PodGone,
+    PodReplaced,
     PodSubmitted,
     PodUid,
     QuotaTree,
@@ -82,6 +83,9 @@ class Roster:
                 if pod is not None:
                     self.pods.setdefault(uid, pod)
                 self.bound[uid] = node_name
+            case PodReplaced(uid, pod):
+                self.pods.pop(uid, None)
+                self.pods[pod.uid] = pod
             case PodGone(uid):
                 self.pods.pop(uid, None)
                 self.bound.pop(uid, None)

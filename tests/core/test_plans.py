@@ -70,6 +70,14 @@ def test_gated_mode_shows_nobody_a_node_without_a_plan() -> None:
     assert not answer.default.resolvable
 
 
+def test_at_the_gate_one_other_node_that_is_offered_alone_is_taken() -> None:
+    """It is all that kube-scheduler can use: a pool of one, or the last that lives."""
+    at = desk(tenant("a"), nodes=[node("n1"), node("n2")])
+    at.submit(pod("p", "a", 8))
+    assert at.filter("p", "n2").accepted == ("n2",)
+    assert plans(at) == ["p n2"]
+
+
 def test_a_plan_that_filter_moved_is_listed_where_it_is_now() -> None:
     """Its nomination must follow."""
     at = desk(tenant("a"), nodes=[node("n1"), node("n2"), node("n3")])

@@ -76,7 +76,7 @@ class Brake:
             self.stopped.clear()
 
     def release(self) -> None:
-        """Let everything pass again; what hangs is refused, as it is long out of date."""
+        """Let everything pass again; what hangs is refused: it is out of date."""
         with self._lock:
             self._picks = lambda _: False
             self.stopped.clear()

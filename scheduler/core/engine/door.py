@@ -224,10 +224,13 @@ class Engine:
     def _must_move(self, gang: Gang, uid: PodUid, offered: Mask, count: int) -> bool:
         """Whether a planned pod's node is not among those kube-scheduler offers.
 
-        One node offered alone is its nominated node being tried first, not a sign.
+        Inline, one node offered alone is a nominated node being tried first, not a
+        sign. Of pods at our gate the nominated node is the planned one: another that is
+        offered alone is all that is left.
         """
+        fewest = 2 if self.policy.inline else 1
         return (
-            count > 1
+            count >= fewest
             and gang.phase is Phase.ADMITTED
             and not gang.pods[uid].bound
             and not offered[self._state.cluster.placed[uid].column]
