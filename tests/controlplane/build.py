@@ -64,7 +64,7 @@ def ensure(version: str | None = None, say: Say = lambda _: None) -> Binaries:
     if directory.is_dir():
         return binaries
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(directory.with_suffix(".lock")):
+    with _locked(directory.parent / f"{directory.name}.lock", say):
         if not directory.is_dir():
             _build(wanted, directory, say)
     return binaries
@@ -207,9 +207,13 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, say: Say) -> Iterator[None]:
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another run that builds the same")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

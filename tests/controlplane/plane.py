@@ -24,7 +24,7 @@ from tests.controlplane.process import LOOPBACK, Process, wait_until_free
 START_S = 60.0
 """How long a component may take to come up, seconds; it takes two on a free machine."""
 
-LEASE_S = (4.0, 3.0, 0.5)
+LEASE_S = (6.0, 5.0, 0.5)
 """Duration, renew deadline and retry period of the scheduler's Lease, seconds."""
 
 
@@ -228,6 +228,11 @@ class ControlPlane:
     def pids(self) -> dict[str, int]:
         """Process ids of the components that run."""
         return {name: p.pid for name, p in self._processes.items() if p.running}
+
+    @property
+    def fallen(self) -> dict[str, str]:
+        """The last words of the components that ended though nobody told them to."""
+        return {name: p.tail() for name, p in self._processes.items() if p.fell}
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints; raises with what it complains about."""

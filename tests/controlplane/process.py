@@ -27,10 +27,17 @@ class Process:
         self._command = list(command)
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
+        self._told_to_end = False
 
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def fell(self) -> bool:
+        """Whether it ended though nobody told it to."""
+        ended = self._process is not None and not self.running
+        return ended and not self._told_to_end
 
     @property
     def pid(self) -> int:
@@ -66,6 +73,7 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         if self.running:
+            self._told_to_end = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 

@@ -10,6 +10,8 @@ from tests.controlplane import objects
 from tests.controlplane.build import Binaries, UnavailableError, ensure
 from tests.controlplane.client import Client
 from tests.controlplane.plane import ControlPlane
+from tests.e2e import wiring
+from tests.e2e.extenders import Scripted
 
 REQUIRED = os.environ.get("FAIRSHARE_E2E") == "required"
 USERS = {"fairshare": (), "alice": ("team-a",), "bob": ("team-b",)}
@@ -53,8 +55,10 @@ def _shared_plane(
 def plane(_shared_plane: ControlPlane) -> Iterator[ControlPlane]:
     """The control plane all tests share, without nodes, pods and a scheduler."""
     yield _shared_plane
+    fallen = _shared_plane.fallen
     _shared_plane.stop_scheduler()
     _shared_plane.clear()
+    assert not fallen
 
 
 @pytest.fixture
@@ -75,3 +79,18 @@ def client(plane: ControlPlane) -> Client:
 def new_namespace(plane: ControlPlane) -> NewNamespace:
     """As `ControlPlane.new_namespace`."""
     return plane.new_namespace
+
+
+@pytest.fixture(scope="module")
+def _wired(
+    _shared_plane: ControlPlane,
+) -> Iterator[tuple[ControlPlane, Scripted, Scripted]]:
+    with wiring.wired(_shared_plane) as wired:
+        yield wired
+
+
+@pytest.fixture
+def wire(_wired: tuple[ControlPlane, Scripted, Scripted]) -> Iterator[wiring.Wire]:
+    """kube-scheduler with scripted extenders, shared by the tests of a module."""
+    with wiring.wire(*_wired) as wire:
+        yield wire
