@@ -59,6 +59,8 @@ class ApiError(Exception):
         When the server wants to be asked again, seconds from now.
     causes
         The API's words for the details, such as ``DisruptionBudget``.
+    details
+        The API's sentences for the same, such as which budget.
     call
         What was called.
     """
@@ -71,6 +73,7 @@ class ApiError(Exception):
         *,
         retry_after_s: float | None = None,
         causes: tuple[str, ...] = (),
+        details: tuple[str, ...] = (),
         call: str = "",
     ) -> None:
         super().__init__(status, reason, message)
@@ -79,6 +82,7 @@ class ApiError(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
         self.causes = causes
+        self.details = details
         self.call = call
 
     def __str__(self) -> str:
@@ -237,6 +241,7 @@ class Cause(Struct, gc=False):
     """One detail of a refusal."""
 
     reason: str = ""
+    message: str = ""
 
 
 class Details(Struct, gc=False, rename="camel"):
@@ -263,6 +268,7 @@ class Status(Struct, gc=False):
             self.message,
             retry_after_s=retry_after_s or details.retry_after_seconds or None,
             causes=tuple(cause.reason for cause in details.causes or ()),
+            details=tuple(c.message for c in details.causes or () if c.message),
             call=call,
         )
 

@@ -24,9 +24,6 @@ from scheduler.kube.mirror import Mirror
 from scheduler.kube.news import News
 from scheduler.kube.records import Record
 
-GONE = (404, 409)
-"""Statuses that say that it is another pod by now, or none."""
-
 QUIET = 32
 """With more work than this under way, nobody is told of admissions: pods come first."""
 
@@ -67,10 +64,6 @@ class Writer:
         self.news = News(api, self._calls)
         self.blocked: dict[PodUid, str] = {}
         self._told: dict[PodUid, str] = {}
-
-    def __len__(self) -> int:
-        """Return how many writes are under way."""
-        return len(self._calls)
 
     async def stop(self) -> None:
         """End all writes that are under way."""
@@ -172,7 +165,7 @@ class Writer:
         try:
             answer = await self._calls.call(kind, lambda: self._api.patch(path, body))
         except ApiError as error:
-            if error.status in GONE:
+            if _is_gone(error):
                 return 0
             raise
         return int(_written.decode(answer).metadata.resource_version)
@@ -201,7 +194,7 @@ class Writer:
                 "discard", lambda: self._api.delete(record.path, body)
             )
         except ApiError as error:
-            if error.status not in GONE:
+            if not _is_gone(error):
                 raise
 
     # -- evict -------------------------------------------------------------------
@@ -256,7 +249,7 @@ class Writer:
         try:
             await self._calls.call("evict", lambda: self._api.create(path, body))
         except ApiError as error:
-            if error.status in GONE:
+            if _is_gone(error):
                 return
             if (error.status == 429 and error.causes) or error.status == 500:
                 self._explain_refusal(record, error)
@@ -267,9 +260,10 @@ class Writer:
 
     def _explain_refusal(self, record: Record, error: ApiError) -> None:
         """Say that a disruption budget, or two of them, keeps the pod where it is."""
-        if self.blocked.get(record.uid) != error.message:
-            self.blocked[record.uid] = error.message
-            self.news.tell(record, "EvictionBlocked", error.message, warning=True)
+        why = " ".join((error.message, *error.details))
+        if self.blocked.get(record.uid) != why:
+            self.blocked[record.uid] = why
+            self.news.tell(record, "EvictionBlocked", why, warning=True)
 
     # -- Jobs --------------------------------------------------------------------
 
@@ -300,6 +294,15 @@ class Writer:
         kind = "suspend" if suspend else "resume"
         await self._patch(kind, job.path, body)
         self._calls.rest(f"job {job.uid}")  # the news of it are on their way
+
+
+def _is_gone(error: ApiError) -> bool:
+    """Whether it is another object by now, or none.
+
+    A patch that names another's UID is refused as one that would change it.
+    """
+    changes_uid = error.status == 422 and "metadata.uid" in error.message
+    return error.status in (404, 409) or changes_uid
 
 
 def _why(wish: Leaving) -> str:

@@ -87,6 +87,7 @@ def test_a_refusal_is_read(tmp_path: Path) -> None:
             error = await failure(api)
             assert (error.status, error.reason) == (429, "TooManyRequests")
             assert error.causes == ("DisruptionBudget",)
+            assert error.details == ("needs 3",)
             assert error.retry_after_s is None
             said = "POST /x: 429 TooManyRequests: no eviction now"
             assert str(error) == said
