@@ -80,6 +80,7 @@ class FlakyServer:
     seen: list[Seen] = field(default_factory=list)
     slow: bool = False
     bookmarks: bool = True
+    lasts_s: float | None = None
     port: int = 0
     _made: int = 0
     _watches: list[web.Request] = field(default_factory=list)
@@ -199,7 +200,8 @@ class FlakyServer:
         self, request: web.Request, response: web.StreamResponse, fault: Break
     ) -> None:
         version, sent = int(request.query["resourceVersion"]), 0
-        deadline = _now() + float(request.query["timeoutSeconds"])
+        asked = float(request.query["timeoutSeconds"])
+        deadline = _now() + (asked if self.lasts_s is None else self.lasts_s)
         while True:
             if version < self.oldest:
                 gone = status(410, "Expired", "too old resource version")

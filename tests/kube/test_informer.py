@@ -84,6 +84,7 @@ async def staged(page: int = 3, watch_s: float = 60.0) -> AsyncIterator[Stage]:
             follower: Informer[Thing] = Informer(
                 api, THINGS, Thing, Sink(), page=page, watch_s=(watch_s, watch_s)
             )
+            server.lasts_s = watch_s  # less than a second, too
             stage = Stage(server, follower)
             try:
                 yield stage
@@ -275,7 +276,7 @@ def test_a_bookmark_is_where_it_resumes() -> None:
         assert server.watches()[-1].query["resourceVersion"] == "500"
         assert stage.health.failures == 0
 
-    play(script, watch_s=1.0)
+    play(script, watch_s=0.1)
 
 
 @pytest.mark.parametrize("how", ["event", "status"])
@@ -359,7 +360,7 @@ def test_a_server_that_went_back_in_time_is_found_out() -> None:
         await stage.agree()
         assert stage.health.lists == 2
 
-    play(script, watch_s=1.0)
+    play(script, watch_s=0.1)
 
 
 def test_long_lines_and_slow_ones() -> None:
@@ -525,7 +526,7 @@ def test_pauses_grow_and_end_after_a_healthy_watch(
         await stage.until(lambda: stage.health.watches == 3)
         assert bounds[-1] == 0.1
 
-    play(script, watch_s=1.0)
+    play(script, watch_s=0.1)
 
 
 def test_says_when_the_server_was_last_heard_of() -> None:
@@ -590,7 +591,7 @@ async def perform(server: FlakyServer, step: tuple[str, Any], value: int) -> Non
 
 
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
