@@ -4,6 +4,7 @@ summary  the figures of one run, put together
 table    the figures as tables on the screen
 charts   the figures as plots
 page     one HTML file that needs no network
+look     the look that all pages share
 """
 
 from simulator.report.page import write_page

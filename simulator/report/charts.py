@@ -13,16 +13,13 @@ from plotly.subplots import make_subplots
 
 from scheduler.core import QUANTA_PER_GPU, charge
 from simulator.metrics import makespan, usage
+from simulator.report.look import COLOURS, INK, dress, pale
 from simulator.report.summary import Replay
 from simulator.report.table import duration, percent
 
 Summary = Mapping[str, Any]
 
-# Okabe and Ito's colours, which people with colour blindness can tell apart.
-COLOURS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#d55e00", "#666666")
 POLICY_COLOURS = {"static": "#9aa5b1", "fifo": "#e69f00", "fairshare": "#0072b2"}
-INK = "#1f2933"
-_GRID = "#e4e7eb"
 _BINS = 600
 _MOST_TENANTS = 8  # with panels of their own
 _ROW_PX = 170
@@ -60,7 +57,7 @@ def usage_chart(replays: Sequence[Replay]) -> str:
         figure.update_yaxes(title_text=tenant, row=row, col=1)
     for column in range(1, len(replays) + 1):
         figure.update_xaxes(title_text="hours", row=len(tenants), col=column)
-    return _finish(figure, height=90 + _ROW_PX * len(tenants))
+    return dress(figure, height=90 + _ROW_PX * len(tenants))
 
 
 def _areas(
@@ -84,14 +81,9 @@ def _areas(
         )
         for name, values, fill in (
             ("within the guarantee", within, colour),
-            ("burst", burst, _pale(colour)),
+            ("burst", burst, pale(colour)),
         )
     ]
-
-
-def _pale(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.38)"
 
 
 def _largest(replay: Replay) -> list[str]:
@@ -165,7 +157,7 @@ def queueing_chart(policies: Mapping[str, Summary]) -> str:
     )
     height = 110 + 26 * len(groups) * max(2, len(policies))
     figure.update_yaxes(autorange="reversed")
-    return _finish(figure, height=height, barmode="group")
+    return dress(figure, height=height, barmode="group")
 
 
 def headline_chart(policies: Mapping[str, Summary]) -> str:
@@ -194,21 +186,4 @@ def headline_chart(policies: Mapping[str, Summary]) -> str:
         figure.add_trace(bar, row=1, col=column)
         top = max(values) or 1
         figure.update_yaxes(range=[0, 1.2 * top], visible=False, row=1, col=column)
-    return _finish(figure, height=260)
-
-
-def _finish(figure: go.Figure, *, height: int, **layout: object) -> str:
-    """Dress a figure alike with the others and return its JSON."""
-    figure.update_layout(
-        template="plotly_white",
-        height=height,
-        margin={"l": 10, "r": 10, "t": 46, "b": 10},
-        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-        bargap=0.3,
-        legend={"orientation": "h", "y": -0.12, "x": 0},
-        **layout,
-    )
-    figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True)
-    figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
-    # A name may hold "</script>": no "<" leaves this function.
-    return str(figure.to_json()).replace("<", "\\u003c")
+    return dress(figure, height=260)

@@ -1,6 +1,6 @@
 """One HTML file that needs no network.
 
-Hidden here: the page around the charts. Script and style are part of the file; the
+Hidden here: what stands around the charts. Script and style are part of the file; the
 template beside this module holds the layout.
 """
 
@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, select_autoescape
-from plotly.offline import get_plotlyjs
-
 from simulator.report.charts import headline_chart, queueing_chart, usage_chart
+from simulator.report.look import render
 from simulator.report.summary import Replay
 from simulator.report.table import GROUP, HEADLINES, duration
 
@@ -64,15 +62,10 @@ def write_page(
     policies: dict[str, Any] = document.get("policies") or {
         document["policy"]: document["summary"]
     }
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(here),
-        autoescape=select_autoescape(default=True),
-        keep_trailing_newline=True,
-    )
     several = len(policies) > 1
     bound = duration(document["reclaim_bound_s"])
-    text = environment.get_template("page.html.j2").render(
+    text = render(
+        Path(__file__).parent / "page.html.j2",
         title=title,
         subtitle=_subtitle(document),
         policies=list(policies),
@@ -87,7 +80,6 @@ def write_page(
             "usage": usage_chart(replays),
             "queueing": queueing_chart(policies),
         },
-        plotly=get_plotlyjs(),
     )
     path.write_text(text, encoding="utf-8")
 
