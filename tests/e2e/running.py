@@ -46,7 +46,7 @@ class Fairshare:
         settings = {
             "server": {"listen": self.http, "grpcListen": self.grpc},
             "policy": {"solver": {"enabled": False}, **self._policy},
-            "kubernetes": {"kubeconfig": str(self._kubeconfig)},
+            **self._world(),
         }
         config = self._directory / "config.yaml"
         config.write_text(yaml.safe_dump(settings))
@@ -60,6 +60,10 @@ class Fairshare:
         assert line, self.log.read_text()
         addresses = json.loads(line)
         self.http, self.grpc = addresses["http"], addresses["grpc"]
+
+    def _world(self) -> dict[str, object]:
+        """Where nodes, tenants and pods come from: the sections of the file."""
+        return {"kubernetes": {"kubeconfig": str(self._kubeconfig)}}
 
     @property
     def log(self) -> Path:
