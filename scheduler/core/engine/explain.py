@@ -160,7 +160,8 @@ def _wait_for_victims(state: State, gang: Gang, now: float) -> str:
     stop = policy.eviction_grace_s + policy.margin_s
     ends = [v.deadline + (0 if v.is_evicted else stop) for v in reclaim.present]
     left = max(0.0, max(ends, default=now) - now)
-    return f"waiting for {', '.join(reclaim.names)} to leave, for {left:.0f} s at most"
+    names = ", ".join(victim.title for victim in reclaim.present)
+    return f"waiting for {names} to leave, for {left:.0f} s at most"
 
 
 def _leave(state: State, gang: Gang, now: float) -> str:
@@ -168,7 +169,7 @@ def _leave(state: State, gang: Gang, now: float) -> str:
     if gang.overdue:
         return f"should have left by now, and is evicted again in {left:.0f} s"
     reclaims = [r for _, r in sorted(state.reclaims.items()) if gang in r.victims]
-    takers = ", ".join(reclaim.beneficiary for reclaim in reclaims)
+    takers = ", ".join(state.gangs.by_id[r.beneficiary].title for r in reclaims)
     if not takers:
         return "is being stopped"
     if gang.is_evicted:

@@ -139,6 +139,12 @@ class Gang:
         return begun or self.phase is Phase.RUNNING
 
     @property
+    def title(self) -> str:
+        """What people call it: a pod on its own has a name, its UID says nothing."""
+        first = next((member.pod for member in self.pods.values()), None)
+        return first.name if first and first.name and not first.gang else self.id
+
+    @property
     def is_evicted(self) -> bool:
         """Whether it was told to stop, not only to save its work."""
         return any(member.evicted for member in self.pods.values())

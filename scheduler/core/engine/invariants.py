@@ -23,6 +23,7 @@ def check_invariants(state: State) -> None:
         _check_gang(state, gang)
     _check_holds(state)
     _check_explained(state)
+    assert not state.misjudged(), f"PROTECTED: {state.misjudged()} judged by old cover"
 
 
 def _check_books(state: State) -> None:

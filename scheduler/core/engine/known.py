@@ -204,6 +204,7 @@ class Known:
         self.heard = 0  # counts what has happened outside, and plans that ran out
         self._looked = 0
         self._views: dict[TenantName, TenantView] = {}
+        self._orders: dict[TenantName, TenantView] = {}  # from before gangs started
         self._covers: dict[TenantName, dict[GangId, Form]] = {}
         self._placeable: tuple[int, frozenset[GangId]] | None = None
         self.shares = Shares(self._wants)
@@ -214,8 +215,25 @@ class Known:
 
     def touch(self, tenant: TenantName) -> None:
         """Forget what followed from the tenant's gangs."""
-        self.version += 1
+        self._orders.pop(tenant, None)
         self._views.pop(tenant, None)
+        self._forget_around(tenant)
+
+    def touch_started(self, tenant: TenantName) -> None:
+        """Forget what followed from a gang's waiting, now that it was admitted.
+
+        Who is covered, in which form, and in which tier demand counts, stays as it is:
+        all that the guarantee paid for fits it in whatever order it is paid, and what
+        it had not enough left for it cannot pay by now. Recomputing that for each of
+        many gangs that start at once would take a time that is quadratic in them.
+        """
+        view = self._views.pop(tenant, None)
+        if view is not None:
+            self._orders.setdefault(tenant, view)
+        self._forget_around(tenant)
+
+    def _forget_around(self, tenant: TenantName) -> None:
+        self.version += 1
         self.shares.touch(tenant)
         if tenant in self.tree.queues:
             for queue in self.tree.path(tenant):
@@ -252,6 +270,7 @@ class Known:
         self._aside.clear()
         self.forms = self.cluster.forms()
         self._views.clear()
+        self._orders.clear()
         self._covers.clear()
         self._spending.clear()
         self.shares.restart(self.tree)
@@ -308,6 +327,20 @@ class Known:
             self._views[tenant] = view
         return view
 
+    def misjudged(self) -> list[TenantName]:
+        """Name tenants of whom something else is so than `touch_started` has kept."""
+        return [
+            tenant
+            for tenant, kept in sorted(self._orders.items())
+            for fresh in (self.view(tenant),)
+            if (kept.cover, kept.tiers, kept.kinds)
+            != (fresh.cover, fresh.tiers, fresh.kinds)
+        ]
+
+    def _order(self, tenant: TenantName) -> TenantView:
+        """Return a view that is right about covers, tiers and classes, if not more."""
+        return self._orders.get(tenant) or self.view(tenant)
+
     def _standings(self, tenant: TenantName) -> list[Standing]:
         found = list(self.gangs.seated(tenant))
         for gang in self.gangs.waiting_of(tenant):
@@ -322,7 +355,7 @@ class Known:
     def cover(self, queue: TenantName) -> dict[GangId, Form]:
         """Gangs below `queue` that its guarantee pays for, and in which form."""
         if self.tree.is_leaf(queue):
-            return self.view(queue).cover
+            return self._order(queue).cover
         found = self._covers.get(queue)
         if found is None:
             below = self.standings_below(queue)
@@ -449,11 +482,11 @@ class Known:
 
     def tier(self, gang: Gang) -> WorkloadClass:
         """Return the tier in which the gang's demand is divided."""
-        return self.view(gang.tenant).tier(gang.id, gang.workload_class)
+        return self._order(gang.tenant).tier(gang.id, gang.workload_class)
 
     def kind(self, gang: Gang) -> WorkloadClass:
         """Return the gang's class as other tenants must see it."""
-        return self.view(gang.tenant).kinds.get(gang.id, gang.workload_class)
+        return self._order(gang.tenant).kinds.get(gang.id, gang.workload_class)
 
     def node_of(self, uid: PodUid) -> NodeName:
         """Return the node a pod is placed on."""

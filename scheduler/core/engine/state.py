@@ -50,8 +50,13 @@ class State(Books):
 
     def admit(self, gang: Gang, plan: Admission, now: float) -> None:
         """Place and charge a waiting gang, and wish for its start."""
+        expected = self.cover(gang.tenant).get(gang.id) in (None, plan.form)
         self._plan(gang, plan)
         self._start(gang, now)
+        if expected and gang.core is None:
+            self.touch_started(gang.tenant)
+        else:
+            self.touch(gang.tenant)
 
     def hold(self, gang: Gang, exchange: Exchange, form: Form, now: float) -> None:
         """Plan a gang into room that its victims still use, and ask them to go.
@@ -107,6 +112,7 @@ class State(Books):
         """Start a gang whose victims have all left."""
         del self.reclaims[gang.id]
         self._start(gang, now)
+        self.touch(gang.tenant)
 
     def withdraw(self, gang: Gang, reason: str, now: float) -> None:
         """Take back a hold or an admission that no pod has bound; it waits again."""
@@ -445,7 +451,6 @@ class State(Books):
             self.actions.append(
                 Admit(uid, gang.id, node, gang.form, quanta, self.decisions)
             )
-        self.touch(gang.tenant)
 
     def _ask_to_leave(self, gang: Gang, beneficiary: GangId, deadline: float) -> None:
         self._release(gang)
