@@ -41,7 +41,7 @@ class Calls:
         until, _ = self._rests.get(key, (0.0, 0))
         if key in self._tasks or time.monotonic() < until:
             return False
-        task = asyncio.create_task(self._run(key, work()))
+        task = asyncio.create_task(self._run(key, work))
         self._tasks[key] = task
         return True
 
@@ -53,15 +53,18 @@ class Calls:
         """Return how much work is under way."""
         return len(self._tasks)
 
-    async def _run(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(
+        self, key: str, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         rest = self._rests.get(key)
         try:
-            await work
+            await work()
             if self._rests.get(key) is rest:
                 self._rests.pop(key, None)
         except ApiError as error:
             self.rest(key, error.retry_after_s or 0.0)
-            log.warning("%s; again later", error)
+            level = logging.DEBUG if is_gone(error) else logging.WARNING
+            log.log(level, "%s; again later", error)
         except Exception:
             self.rest(key)
             log.exception("a write for %s failed; it is tried again", key)
@@ -118,3 +121,12 @@ async def all_of(works: Iterable[Awaitable[None]]) -> None:
     for outcome in await asyncio.gather(*works, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
+
+
+def is_gone(error: ApiError) -> bool:
+    """Whether it is another object by now, or none, or it has changed meanwhile.
+
+    A patch that names another's UID is refused as one that would change it.
+    """
+    changes_uid = error.status == 422 and "metadata.uid" in error.message
+    return error.status in (404, 409) or changes_uid

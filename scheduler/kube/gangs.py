@@ -24,9 +24,9 @@ class Sizes:
             return 1
         self._gang_of[uid] = gang
         members = self._members.setdefault(gang, {})
-        if not members or list(members) == [uid]:
-            self._size[gang] = size
         members[uid] = None
+        if len(members) == 1:
+            self._size[gang] = size
         return self._size[gang]
 
     def leave(self, uid: PodUid) -> None:

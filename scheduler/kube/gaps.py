@@ -4,7 +4,7 @@ Pure: plans and records in, steps out. A step is found again at every look until
 no longer needed, so nothing has to be remembered about what was written.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -27,9 +27,13 @@ class Adorn:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Let a gang start: adorn all of `adorn`, and when that is done open all gates."""
+    """Let a gang start: adorn all of `adorn`, and when that is done open all gates.
+
+    `decision` is the one by which it starts.
+    """
 
     gang: GangId
+    decision: int
     adorn: tuple[Adorn, ...]
     gates: tuple[Record, ...]
 
@@ -52,23 +56,38 @@ class Ask:
 def admissions(
     plans: Iterable[Planned], records: Mapping[PodUid, Record], epoch: int
 ) -> list[Admission]:
-    """Return what is missing of plans that are not holds, gang by gang."""
-    gangs: dict[GangId, list[tuple[Planned, Record]]] = {}
+    """Return what is missing of plans that are not holds, gang by gang.
+
+    A gang of which a member is not there yet (a Job has to make it) does not begin.
+    """
+    gangs: dict[GangId, list[Planned]] = {}
     for plan in plans:
-        record = records.get(plan.uid)
-        if record is not None and not plan.held and record.node is None:
-            gangs.setdefault(plan.gang, []).append((plan, record))
+        if not plan.held:
+            gangs.setdefault(plan.gang, []).append(plan)
     found = []
     for gang, members in gangs.items():
-        adorn = tuple(
-            Adorn(record, plan.node, encode_mark(mark_of(plan, epoch)))
-            for plan, record in members
-            if not _is_admitted(plan, record)
-        )
-        gates = tuple(record for _, record in members if record.gated)
-        if adorn or gates:
-            found.append(Admission(gang, adorn, gates))
+        if all(plan.uid in records for plan in members):
+            admission = _admission(gang, members, records, epoch)
+            if admission.adorn or admission.gates:
+                found.append(admission)
     return found
+
+
+def _admission(
+    gang: GangId,
+    plans: Sequence[Planned],
+    records: Mapping[PodUid, Record],
+    epoch: int,
+) -> Admission:
+    loose = [(plan, records[plan.uid]) for plan in plans]
+    loose = [(plan, record) for plan, record in loose if record.node is None]
+    adorn = (
+        Adorn(record, plan.node, encode_mark(mark_of(plan, epoch)))
+        for plan, record in loose
+        if not is_admitted(plan, record)
+    )
+    gates = (record for _, record in loose if record.gated)
+    return Admission(gang, plans[0].decision, tuple(adorn), tuple(gates))
 
 
 def mark_of(plan: Planned, epoch: int) -> Mark:
@@ -84,8 +103,10 @@ def mark_of(plan: Planned, epoch: int) -> Mark:
     )
 
 
-def _is_admitted(plan: Planned, record: Record) -> bool:
-    """Whether a pod carries its plan; which decision it was does not matter."""
+def is_admitted(plan: Planned, record: Record | None) -> bool:
+    """Whether a pod carries its plan, or is bound; which decision does not matter."""
+    if record is None or record.node is not None:
+        return record is not None
     mark = record.admission()
     return (
         mark is not None

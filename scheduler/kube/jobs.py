@@ -7,7 +7,7 @@ arrive at the gate, inherit the stand-ins' places.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -29,11 +29,18 @@ from scheduler.kube.records import seconds_of
 Since = Callable[[float], float]
 """Turns seconds since the epoch into the engine's time."""
 
-PodsOf = Callable[[str], Collection[PodUid]]
-"""Returns the pods of a Job that are still there."""
+PodsOf = Callable[[str], tuple[int, int]]
+"""Returns how many pods of a Job are there, and how many the engine knows."""
 
 MAY_SUSPEND = "fairshare.dev/suspend"
 """The annotation by which a Job's owner lets us suspend and resume it."""
+
+DEFAULT_SCHEDULER = "default-scheduler"
+
+MOST = 4096
+"""Most stand-ins of a Job: whoever writes a larger one gets no more of our memory."""
+
+_PREFIX = "job:"
 
 
 @dataclass(slots=True)
@@ -52,15 +59,22 @@ class JobRecord:
 
 
 class Jobs:
-    """All Jobs, and which stand-ins the engine has been told of."""
+    """All Jobs, and which stand-ins the engine has been told of.
 
-    def __init__(self, naming: Naming) -> None:
-        self.priorities: dict[str, PriorityClassObject] = {}
-        self.stand_ins: dict[PodUid, str] = {}
+    Parameters
+    ----------
+    schedulers
+        Names of the kube-scheduler profiles that ask us.
+    """
+
+    def __init__(self, naming: Naming, schedulers: Collection[str]) -> None:
+        self.stand_ins: dict[str, dict[PodUid, Pod]] = {}  # by Job
         self._naming = naming
+        self._schedulers = frozenset(schedulers)
         self._jobs: dict[str, JobObject] = {}
         self._dirty: dict[str, None] = {}
-        self._sizes: dict[str, tuple[object, ...]] = {}
+        self._sizes: dict[str, int] = {}
+        self._priorities: dict[str, PriorityClassObject] = {}
 
     # -- what is seen ------------------------------------------------------------
 
@@ -77,7 +91,21 @@ class Jobs:
     def rename(self, naming: Naming) -> None:
         """Look again whose the suspended Jobs are."""
         self._naming = naming
-        self._dirty.update(dict.fromkeys(self._jobs))
+        self._look_again()
+
+    def changed_priority(self, found: PriorityClassObject) -> None:
+        """Take a PriorityClass: pods that do not exist yet may be of it."""
+        self._priorities[found.metadata.uid] = found
+        self._look_again()
+
+    def gone_priority(self, uid: str) -> None:
+        """Forget a PriorityClass."""
+        self._priorities.pop(uid, None)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        waiting = (uid for uid, job in self._jobs.items() if _waits(job))
+        self._dirty.update(dict.fromkeys(waiting))
 
     def get(self, uid: str) -> JobObject | None:
         """Return a Job, None while it is unknown."""
@@ -97,74 +125,117 @@ class Jobs:
         found = []
         for uid in self._dirty:
             job = self._jobs.get(uid)
-            size = _shape(job) if job else None
-            if size is None:
-                self._sizes.pop(uid, None)
-            elif self._sizes.get(uid) != size:
-                self._sizes[uid] = size
+            if job is None:
+                found.extend([uid] if self._sizes.pop(uid, None) is not None else [])
+            elif self._sizes.get(uid) != pods_at_once(job):
+                self._sizes[uid] = pods_at_once(job)
                 found.append(uid)
         return found
 
     # -- what the engine hears ---------------------------------------------------
 
     def events(self, pods_of: PodsOf, to_engine: Since) -> list[Event]:
-        """Return events for stand-ins that came or are not needed; ends the round."""
-        events: list[Event] = []
-        for uid in sorted(self._dirty):
-            mine = [s for s, job in self.stand_ins.items() if job == uid]
-            job = self._jobs.get(uid)
-            if job is None or not _waits(job):
-                if job is None or _is_over(job) or not _is_managed(job):
-                    events.extend(self._drop(s) for s in mine)
-                continue
-            if not mine and not pods_of(uid):
-                events.extend(self._submit(job, to_engine))
-        self._dirty.clear()
-        return events
+        """Return events for stand-ins that are not needed or came; ends the round.
 
-    def stand_in(self, job: str) -> PodUid | None:
-        """Take a stand-in of a Job away, for one of its pods; None if there is none."""
-        found = next((s for s, uid in self.stand_ins.items() if uid == job), None)
-        if found is not None:
-            del self.stand_ins[found]
-        return found
+        Jobs whose pods are on their way, to be or not to be, are looked at again.
+        """
+        gone: list[Event] = []
+        come: list[Event] = []
+        fresh, self._dirty = sorted(self._dirty), {}
+        for uid in fresh:
+            job, told = self._jobs.get(uid), self.stand_ins.get(uid, {})
+            wanted = self._wanted(job, told, *pods_of(uid))
+            if wanted != told:
+                gone.extend(PodGone(stand_in) for stand_in in told)
+                come.extend(self._submit(job, wanted, to_engine) if job else ())
+                self.stand_ins[uid] = wanted
+            if not self.stand_ins.get(uid):
+                self.stand_ins.pop(uid, None)
+        return [*gone, *come]
 
-    def _drop(self, stand_in: PodUid) -> Event:
-        del self.stand_ins[stand_in]
-        return PodGone(stand_in)
+    def _wanted(
+        self, job: JobObject | None, told: dict[PodUid, Pod], there: int, known: int
+    ) -> dict[PodUid, Pod]:
+        """Return what should stand in for a Job.
 
-    def _submit(self, job: JobObject, to_engine: Since) -> list[Event]:
+        Parameters
+        ----------
+        told
+            What does.
+        there, known
+            How many of its pods are there, and known to the engine.
+        """
+        if job is None or not _is_managed(job):
+            return {}
+        uid = job.metadata.uid
+        if not _waits(job):
+            if not told or known >= pods_at_once(job):
+                return {}
+            self._dirty[uid] = None  # until its pods have taken their places
+            return told
+        if there:
+            self._dirty[uid] = None  # they are from before, and go
+            return told
+        return self._stand_ins(job)
+
+    def make_way(self, job: str, pod: Pod) -> tuple[PodUid | None, Collection[PodUid]]:
+        """Take away a stand-in of a Job, for one of its pods that takes its place.
+
+        Returns it, None if there is none; and stand-ins that must go: all of them, when
+        the pod is not what they stand in for.
+        """
+        told = self.stand_ins.get(job, {})
+        first = next(iter(told), None)
+        if first is not None and not pod.is_like(told[first]):
+            return None, self.stand_ins.pop(job)
+        if first is not None:
+            del told[first]
+            if not told:
+                del self.stand_ins[job]
+        return first, ()
+
+    def refuse(self, stand_in: PodUid) -> None:
+        """Forget a stand-in that the engine has not taken."""
+        job = stand_in.removeprefix(_PREFIX).rpartition("/")[0]
+        self.stand_ins.get(job, {}).pop(stand_in, None)
+
+    def _submit(
+        self, job: JobObject, wanted: dict[PodUid, Pod], to_engine: Since
+    ) -> list[Event]:
         since = to_engine(seconds_of(job.metadata.creation_timestamp) or 0.0)
-        events: list[Event] = []
-        for index in range(pods_at_once(job)):
-            pod = self._stand_in(job, index)
-            if pod is not None:
-                self.stand_ins[pod.uid] = job.metadata.uid
-                events.append(PodSubmitted(pod, since))
-        return events
+        return [PodSubmitted(pod, since) for pod in wanted.values()]
 
-    def _stand_in(self, job: JobObject, index: int) -> Pod | None:
-        """Return the pod that the Job would make; None for one without GPUs."""
-        message = self._pod_message(job, index)
-        if message.metadata.namespace not in self._naming.tenants:
-            return None
+    def _stand_ins(self, job: JobObject) -> dict[PodUid, Pod]:
+        """Return the pods that the Job would make; none for one without GPUs."""
+        message = self._pod_message(job)
         try:
             pod = pod_of(message, self._naming, membership(message, job))
         except CodecError:
-            return None  # its pods will say what is wrong
-        return pod
+            return {}  # its pods will say what is wrong
+        if pod is None or not self._is_ours(message):
+            return {}
+        names = [str(i) for i in range(min(pods_at_once(job), MOST))]
+        uids = [PodUid(f"{pod.uid}/{i}") for i in names]
+        return {
+            uid: replace(pod, uid=uid, name=f"{pod.name}[{i}]")
+            for uid, i in zip(uids, names, strict=True)
+        }
 
-    def _pod_message(self, job: JobObject, index: int) -> PodObject:
+    def _is_ours(self, message: PodObject) -> bool:
+        scheduler = message.spec.scheduler_name or DEFAULT_SCHEDULER
+        managed = message.metadata.namespace in self._naming.tenants
+        return managed and scheduler in self._schedulers
+
+    def _pod_message(self, job: JobObject) -> PodObject:
         metadata, template = job.metadata, job.spec.template
         owner = Owner("Job", metadata.name, metadata.uid, True, "batch/v1")
         spec = msgspec.structs.replace(template.spec)
-        known = self.priorities.get(spec.priority_class_name or "")
-        if spec.priority is None and known is not None:
-            spec.priority = known.value
+        if spec.priority is None:
+            spec.priority = self._priority(spec.priority_class_name or "")
         return PodObject(
             ObjectMeta(
-                uid=f"job:{metadata.uid}/{index}",
-                name=f"{metadata.name}[{index}]",
+                uid=_PREFIX + metadata.uid,
+                name=metadata.name,
                 namespace=metadata.namespace,
                 labels=template.metadata.labels,
                 annotations=template.metadata.annotations,
@@ -172,6 +243,16 @@ class Jobs:
             ),
             spec,
         )
+
+    def _priority(self, name: str) -> int | None:
+        """Return the priority that a pod of a class is given; without one, the default.
+
+        Of several defaults the lowest is taken, as by the API server.
+        """
+        known = self._priorities.values()
+        if name:
+            return next((c.value for c in known if c.metadata.name == name), None)
+        return min((c.value for c in known if c.global_default), default=None)
 
 
 def _is_managed(job: JobObject) -> bool:
@@ -189,9 +270,3 @@ def _is_over(job: JobObject) -> bool:
     ends = ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")
     conditions = job.status.conditions or ()
     return any(c.type in ends and c.status == "True" for c in conditions)
-
-
-def _shape(job: JobObject) -> tuple[object, ...]:
-    spec, status = job.spec, job.status
-    ended = (status.succeeded, status.failed_indexes)
-    return (spec.parallelism, spec.completions, *ended)

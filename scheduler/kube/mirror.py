@@ -7,7 +7,7 @@ the pods on them, departures before arrivals, by name or age inside each.
 
 from collections.abc import Callable, Collection
 
-from scheduler.codec import LeaseObject, Naming, PriorityClassObject
+from scheduler.codec import LeaseObject, Naming
 from scheduler.core import Event, PodUid
 from scheduler.kube.jobs import Jobs
 from scheduler.kube.nodes import Nodes
@@ -18,20 +18,7 @@ class Priorities:
     """PriorityClasses, for pods that do not exist yet."""
 
     def __init__(self, jobs: Jobs) -> None:
-        self._jobs = jobs
-        self._names: dict[str, str] = {}
-
-    def changed(self, found: PriorityClassObject) -> None:
-        """Take a PriorityClass; its value never changes."""
-        self._names[found.metadata.uid] = found.metadata.name
-        self._jobs.priorities[found.metadata.name] = found
-
-    def gone(self, uid: str) -> None:
-        """Forget a PriorityClass, unless another of its name has come since."""
-        name = self._names.pop(uid, "")
-        known = self._jobs.priorities.get(name)
-        if known is not None and known.metadata.uid == uid:
-            del self._jobs.priorities[name]
+        self.changed, self.gone = jobs.changed_priority, jobs.gone_priority
 
 
 class Leases:
@@ -61,7 +48,7 @@ class Mirror:
 
     def __init__(self, naming: Naming, schedulers: Collection[str]) -> None:
         self.nodes = Nodes()
-        self.jobs = Jobs(naming)
+        self.jobs = Jobs(naming, schedulers)
         self.pods = Pods(naming, self.nodes, self.jobs, schedulers)
         self.priorities = Priorities(self.jobs)
         self.leases = Leases()
@@ -76,10 +63,11 @@ class Mirror:
 
     def node_events(self) -> list[Event]:
         """Return nodes that came or changed."""
+        self.pods.settle()
         return self.nodes.arrivals()
 
     def events(self, since: Callable[[float], float]) -> list[Event]:
-        """Return what else is new for the engine; call `node_events` before.
+        """Return all that is new for the engine.
 
         Parameters
         ----------
@@ -89,13 +77,14 @@ class Mirror:
         for job in self.jobs.resized():
             self.pods.reread(job)
         return [
+            *self.node_events(),
             *self.pods.departures(),
-            *self.jobs.events(self.pods.of_controller, since),
+            *self.jobs.events(self.pods.count_of, since),
             *self.pods.arrivals(since),
             *self.nodes.departures(),
         ]
 
     def refuse(self, uid: PodUid, problem: str) -> None:
         """Remember that the engine has refused what it was told of a pod."""
-        self.jobs.stand_ins.pop(uid, None)
+        self.jobs.refuse(uid)
         self.pods.refuse(uid, problem)

@@ -25,6 +25,7 @@ class Nodes:
         self._places: dict[str, NodeName] = {}
         self._told: dict[NodeName, Node] = {}
         self._dirty: dict[NodeName, None] = {}
+        self._lost: dict[NodeName, None] = {}
         self._classes: Mapping[str, str] = {}
         self._products: dict[Form, tuple[str, ...]] | None = None
 
@@ -40,7 +41,8 @@ class Nodes:
     def gone(self, uid: str) -> None:
         """Forget a node, unless another of its name has come since."""
         name = self._names.pop(uid, None)
-        if name is not None and self._objects[name].metadata.uid == uid:
+        known = self._objects.get(name) if name is not None else None
+        if name is not None and known is not None and known.metadata.uid == uid:
             del self._objects[name]
             self._readings.pop(name, None)
             self._touch(name)
@@ -53,8 +55,10 @@ class Nodes:
                 self._read(name)
 
     def _read(self, name: NodeName) -> None:
-        self._readings[name] = node_of(self._objects[name], self._classes)
-        self._touch(name)
+        reading = node_of(self._objects[name], self._classes)
+        if reading != self._readings.get(name):  # else it was a heartbeat
+            self._readings[name] = reading
+            self._touch(name)
 
     def _touch(self, name: NodeName) -> None:
         self._dirty[name] = None
@@ -87,15 +91,17 @@ class Nodes:
             if node is not None and node != told:
                 events.append(NodeUp(node) if told is None else NodeChanged(node))
                 self._told[name] = node
+            elif name not in self._readings and told is not None:
+                self._lost[name] = None
+        self._dirty.clear()
         return events
 
     def departures(self) -> list[Event]:
-        """Return events for nodes that are gone, by name; ends the round."""
-        lost = [n for n in sorted(self._dirty) if n in self._told]
-        lost = [name for name in lost if name not in self._readings]
+        """Return events for nodes that `arrivals` has found gone, by name."""
+        lost = [name for name in sorted(self._lost) if name not in self._readings]
+        self._lost.clear()
         for name in lost:
             del self._told[name]
-        self._dirty.clear()
         return [NodeDown(name) for name in lost]
 
     def _offered(self, name: NodeName) -> Node | None:
@@ -116,6 +122,14 @@ class Nodes:
     def knows(self, name: NodeName) -> bool:
         """Whether the engine has been told of the node."""
         return name in self._told
+
+    def is_dirty(self, name: NodeName) -> bool:
+        """Whether there is something new of a node, or of what others use on it."""
+        return name in self._dirty
+
+    def counts(self, uid: str) -> bool:
+        """Whether what a pod uses is taken off its node."""
+        return uid in self._places
 
     def forms(self, name: NodeName) -> Iterable[Form]:
         """Forms that a node offers."""

@@ -1,8 +1,9 @@
 """Pods as the API server shows them, and which of them the engine has been told of.
 
 A pod is a tenant's when it asks for GPUs, its namespace belongs to a tenant and one of
-our schedulers is to place it; or when it carries our mark: then it stays with whom it
-was charged to. Of all others only counts what they use where they run (``nodes``).
+our schedulers is to place it; or when it carries our mark. Once the engine knows that
+it is bound it stays what it was then, and with whom it was charged to. Of all others
+only counts what they use where they run (``nodes``).
 
 What the engine hears is the difference between what is seen and what it has been told,
 so that news that are missed, doubled or out of order change nothing.
@@ -35,11 +36,9 @@ from scheduler.core import (
     PodUid,
 )
 from scheduler.kube.gangs import Sizes
-from scheduler.kube.jobs import Jobs
+from scheduler.kube.jobs import DEFAULT_SCHEDULER, Jobs
 from scheduler.kube.nodes import Nodes
-from scheduler.kube.records import Record, record_of
-
-DEFAULT_SCHEDULER = "default-scheduler"
+from scheduler.kube.records import Record, mark_of, record_of
 
 Since = Callable[[float], float]
 """Turns seconds since the epoch into the engine's time."""
@@ -75,11 +74,12 @@ class Pods:
         self._jobs = jobs
         self._schedulers = frozenset(schedulers)
         self._sizes = Sizes()
-        self._waiting: dict[PodUid, PodObject] = {}  # GPU pods that are not bound
+        self._messages: dict[PodUid, PodObject] = {}  # GPU pods, until told as bound
         self._told: dict[PodUid, _Told] = {}
         self._dirty: dict[PodUid, None] = {}
         self._of_controller: dict[str, dict[PodUid, None]] = {}
-        self._homeless: dict[PodUid, None] = {}
+        self._homeless: dict[NodeName, dict[PodUid, None]] = {}  # bound and not told
+        self._refused: dict[PodUid, str] = {}  # and the gang they name
 
     # -- what is seen ------------------------------------------------------------
 
@@ -90,8 +90,10 @@ class Pods:
             self.gone(message.metadata.uid)
             return
         known = self.records.get(PodUid(message.metadata.uid))
-        if known and int(message.metadata.resource_version or 0) < known.version:
-            return
+        if known is not None and known.is_ahead:
+            if int(message.metadata.resource_version or 0) < known.version:
+                return
+            known.is_ahead = False
         self._take(message)
 
     def gone(self, uid: str) -> None:
@@ -99,35 +101,56 @@ class Pods:
         self._drop(PodUid(uid))
         self._nodes.use(uid, None, None)
 
-    def rename(self, naming: Naming) -> None:
-        """Read anew whoever waits in a namespace that belongs to another tenant now.
+    def written(self, uid: PodUid, version: int, **changes: object) -> None:
+        """Take what a write of ours has made of a pod, unless more is known already."""
+        record = self.records.get(uid)
+        if record is not None and record.version <= version:
+            record.is_ahead = record.version < version
+            record.version = version
+            for name, value in changes.items():
+                setattr(record, name, value)
+            self.note(record)
 
-        Bound pods stay with the tenant that they were charged to.
+    def rename(self, naming: Naming) -> None:
+        """Read anew whose namespace belongs to another tenant now.
+
+        Bound pods stay with the tenant that they are charged to.
         """
         before, self._naming = self._naming, naming
-        for message in list(self._waiting.values()):
+        for message in list(self._messages.values()):
             namespace = message.metadata.namespace
             if before.tenant(namespace) != naming.tenant(namespace):
                 self._take(message)
 
     def reread(self, job: str) -> None:
         """Read anew whoever waits of a Job: it is known now, or has another size."""
-        mine = [m for m in self._waiting.values() if _job_uid(m) == job]
-        for message in mine:
-            self._sizes.leave(PodUid(message.metadata.uid))
-        for message in mine:
-            self._take(message)
+        mine = [u for u in self._of_controller.get(job, ()) if u in self._messages]
+        for uid in mine:
+            self._sizes.leave(uid)
+        for uid in mine:
+            self._take(self._messages[uid])
 
     def refuse(self, uid: PodUid, problem: str) -> None:
-        """Remember that the engine has not taken a pod; a later state may be better."""
+        """Remember that the engine has not taken a pod.
+
+        It is told again when a later state, or the end of one of its gang, may have
+        changed its mind.
+        """
         self._told.pop(uid, None)
-        if uid in self.records:
-            self.records[uid].problem = problem
-            self.note(self.records[uid])
+        record = self.records.get(uid)
+        if record is not None:
+            record.problem = problem
+            self._refused[uid] = record.pod.gang if record.pod else ""
+            self.note(record)
 
     def of_controller(self, uid: str) -> Collection[PodUid]:
         """Return a controller's pods."""
         return self._of_controller.get(uid, {})
+
+    def count_of(self, controller: str) -> tuple[int, int]:
+        """Return how many pods a controller has, and how many the engine knows."""
+        mine = self.of_controller(controller)
+        return len(mine), sum(uid in self._told for uid in mine)
 
     def note(self, record: Record) -> None:
         """Remember whether a pod carries what only a plan or a wish justifies.
@@ -149,63 +172,84 @@ class Pods:
         uid, node = PodUid(message.metadata.uid), message.spec.node_name
         if record is None or (record.node and record.pod is None):
             self._drop(uid)
-            others = use_of(message) if node else None
-            self._nodes.use(uid, NodeName(node) if node else None, others)
-            if record is None and not node and self._asks_for_gpus(message):
-                self._waiting[uid] = message
+            self._leave_to_others(message)
             return
-        self._nodes.use(uid, None, None)
-        self.records[uid] = record
-        if record.controller is not None:
-            self._of_controller.setdefault(record.controller.uid, {})[uid] = None
-        self._dirty[uid] = None
-        self.note(record)
-        if record.node is None:
-            self._waiting[uid] = message
+        self._keep(record)
+        if node and self._is_told_bound(uid):
+            self._messages.pop(uid, None)
         else:
-            self._waiting.pop(uid, None)
-            record.use = None if record.mark else use_of(message)
+            self._messages[uid] = message
+
+    def _keep(self, record: Record) -> None:
+        before = self.records.get(record.uid)
+        if before is not None and before.controller != record.controller:
+            self._orphan(before)
+        self.records[record.uid] = record
+        if record.controller is not None:
+            mine = self._of_controller.setdefault(record.controller.uid, {})
+            mine[record.uid] = None
+        self._dirty[record.uid] = None
+        self.note(record)
+
+    def _leave_to_others(self, message: PodObject) -> None:
+        """Count only what a pod uses, and remember it if it may become a tenant's."""
+        uid, node = PodUid(message.metadata.uid), message.spec.node_name
+        use = use_of(message)
+        if node:
+            self._nodes.use(uid, NodeName(node), use)
+        if use.devices:
+            self._messages[uid] = message
 
     def _drop(self, uid: PodUid) -> None:
-        self._waiting.pop(uid, None)
-        self._homeless.pop(uid, None)
-        self.adorned.pop(uid, None)
-        self.asked.pop(uid, None)
+        for book in (self._messages, self._refused, self.adorned, self.asked):
+            book.pop(uid, None)
         self.troubled.pop(uid, None)
         self._sizes.leave(uid)
         record = self.records.pop(uid, None)
-        if record is None:
-            return
-        self._dirty[uid] = None
+        if record is not None:
+            self._dirty[uid] = None
+            self._orphan(record)
+            if record.node:
+                self._house(record)
+
+    def _orphan(self, record: Record) -> None:
         if record.controller is not None:
             mine = self._of_controller[record.controller.uid]
-            del mine[uid]
+            del mine[record.uid]
             if not mine:
                 del self._of_controller[record.controller.uid]
-
-    def _asks_for_gpus(self, message: PodObject) -> bool:
-        """Whether somebody else's pod would be a tenant's in another namespace."""
-        return bool(use_of(message).devices)
 
     # -- reading -----------------------------------------------------------------
 
     def _read(self, message: PodObject) -> Record | None:
         """Return the record of a tenant's GPU pod; None for everybody else's."""
-        if not self._is_ours(message):
+        uid = PodUid(message.metadata.uid)
+        is_told = message.spec.node_name and self._is_told_bound(uid)
+        if not (is_told or self._is_ours(message)):
             return None
-        record = record_of(message)
+        record, known = record_of(message), self.records.get(uid)
+        if known is not None and known.is_ahead:
+            record.follow(known)
+        if is_told:
+            record.pod = self._told[uid].pod
+            return record
         try:
             record.pod = self._pod(message, record)
         except CodecError as error:
             record.problem = str(error)
         return record if record.pod or record.problem else None
 
+    def _is_told_bound(self, uid: PodUid) -> bool:
+        told = self._told.get(uid)
+        return told is not None and told.node is not None
+
     def _is_ours(self, message: PodObject) -> bool:
-        if ADMISSION in (message.metadata.annotations or {}):
-            return True
         scheduler = message.spec.scheduler_name or DEFAULT_SCHEDULER
         managed = message.metadata.namespace in self._naming.tenants
-        return managed and scheduler in self._schedulers
+        if managed and scheduler in self._schedulers:
+            return True
+        notes = message.metadata.annotations or {}
+        return mark_of(notes.get(ADMISSION, "")) is not None
 
     def _pod(self, message: PodObject, record: Record) -> Pod | None:
         """Return the core pod; None for one without GPUs, or that waits for its Job."""
@@ -228,39 +272,59 @@ class Pods:
 
     # -- what the engine hears ---------------------------------------------------
 
+    def settle(self) -> None:
+        """Say of bound pods whether a tenant is charged; `nodes.arrivals` is next.
+
+        One without a mark, on a node that offers nothing it accepts, is not: what it
+        uses is taken off the node.
+        """
+        for name in [n for n in self._homeless if self._nodes.is_dirty(n)]:
+            self._dirty.update(self._homeless.pop(name))
+        for uid in self._dirty:
+            record = self.records.get(uid)
+            if record is None or record.pod is None or record.node is None:
+                continue
+            if self._is_told_bound(uid):
+                continue
+            forms = record.pod.demand.forms(self._nodes.forms(record.node))
+            charged = record.admission() is not None or bool(forms)
+            message = None if charged else self._messages.get(uid)
+            self._nodes.use(uid, record.node, use_of(message) if message else None)
+
     def departures(self) -> list[Event]:
-        """Return events for pods that are gone, or are not what they were."""
-        return [PodGone(uid) for uid in sorted(self._dirty) if self._has_left(uid)]
+        """Return events for pods that are gone, or are not what they were.
+
+        Who contradicted one of them is heard again.
+        """
+        left = [uid for uid in sorted(self._dirty) if self._has_left(uid)]
+        gangs = {self._told.pop(uid).pod.gang for uid in left}
+        again = [uid for uid, gang in self._refused.items() if gang in gangs]
+        self._dirty.update(dict.fromkeys(again))
+        return [PodGone(uid) for uid in left]
 
     def _has_left(self, uid: PodUid) -> bool:
         told, record = self._told.get(uid), self.records.get(uid)
         if told is None:
             return False
         if record is None or record.pod is None:
-            del self._told[uid]
             return True
-        if told.node is None and record.gated and record.pod != told.pod:
-            del self._told[uid]
-            return True
-        return False
+        return told.node is None and record.gated and record.pod != told.pod
 
     def arrivals(self, since: Since) -> list[Event]:
         """Return events for pods that were bound, came or saved; ends the round.
 
         Bound ones first, then those that wait by age, whatever order they came in.
         """
-        fresh = [*self._homeless, *self._dirty]
-        self._dirty.clear()
-        self._homeless.clear()
+        fresh, self._dirty = sorted(self._dirty), {}
         events: list[Event] = []
         waiting: list[tuple[float, Pod, Record]] = []
-        for uid in sorted(set(fresh)):
+        for uid in fresh:
             record = self.records.get(uid)
             if record is None or record.pod is None:
                 continue
             if record.node is not None:
                 events.extend(self._bound(record, record.pod, record.node, since))
-            else:
+            elif uid not in self._told:
                 waiting.append((record.created, record.pod, record))
         waiting.sort(key=lambda row: (row[0], row[1].uid))
         for _, pod, record in waiting:
@@ -270,34 +334,43 @@ class Pods:
     def _bound(
         self, record: Record, pod: Pod, node: NodeName, since: Since
     ) -> Iterator[Event]:
-        told, mark = self._told.get(record.uid), record.admission()
-        if told is not None and told.node == node:
+        told = self._told.get(record.uid)
+        if told is not None and told.node is not None:
             if told.stamp != record.stamp:
                 told.stamp = record.stamp
                 yield CheckpointDone(record.uid)
             return
-        if not self._nodes.knows(node):
-            self._homeless[record.uid] = None
-            return
-        if mark is None and not pod.demand.forms(self._nodes.forms(node)):
-            self._nodes.use(record.uid, node, record.use)
+        if not self._nodes.knows(node) or self._nodes.counts(record.uid):
+            self._homeless.setdefault(node, {})[record.uid] = None
             return
         self._told[record.uid] = _Told(pod, node, record.stamp)
-        started = since(record.started or record.created)
+        self._messages.pop(record.uid, None)
+        self._accept(record)
+        mark, started = record.admission(), since(record.started or record.created)
         yield PodBound(record.uid, node, pod, mark.form if mark else None, started)
 
     def _submitted(self, record: Record, pod: Pod, since: Since) -> Iterator[Event]:
-        if record.uid in self._told:
-            return
         self._told[record.uid] = _Told(pod, None, record.stamp)
+        self._accept(record)
         owner = record.controller
-        stand_in = self._jobs.stand_in(owner.uid) if owner else None
-        if stand_in is not None:
-            yield PodReplaced(stand_in, pod)
+        place, void = self._jobs.make_way(owner.uid, pod) if owner else (None, ())
+        yield from (PodGone(stand_in) for stand_in in void)
+        if place is not None:
+            yield PodReplaced(place, pod)
         else:
             yield PodSubmitted(pod, since(record.created))
 
+    def _accept(self, record: Record) -> None:
+        """Take back what was wrong with a pod; `refuse` says it again if it is."""
+        self._refused.pop(record.uid, None)
+        if record.problem:
+            record.problem = ""
+            self.note(record)
 
-def _job_uid(message: PodObject) -> str:
-    owner = job_of(message)
-    return owner.uid if owner else ""
+    def _house(self, record: Record) -> None:
+        """Wait no longer for a bound pod's node."""
+        node = NodeName(record.node or "")
+        waiting = self._homeless.get(node, {})
+        waiting.pop(record.uid, None)
+        if not waiting:
+            self._homeless.pop(node, None)

@@ -8,7 +8,6 @@ from scheduler.codec import (
     Mark,
     Owner,
     PodObject,
-    Use,
     checkpoint_stamp,
     controller,
     decode_mark,
@@ -42,9 +41,8 @@ class Record:
         As the core takes it; None while something keeps it from being read.
     problem
         What that is, in one sentence.
-    use
-        What it takes from its node, of a bound pod without a mark: nobody may be
-        charged for it.
+    is_ahead
+        Whether `version` is of a write of ours that the watch has not told of yet.
     """
 
     uid: PodUid
@@ -66,7 +64,8 @@ class Record:
     grace_s: int
     pod: Pod | None = None
     problem: str = ""
-    use: Use | None = None
+    is_ahead: bool = False
+    _read: tuple[str, Mark | None] = ("", None)
 
     @property
     def path(self) -> str:
@@ -81,12 +80,27 @@ class Record:
 
     def admission(self) -> Mark | None:
         """Return the mark; None where there is none, or one that we cannot read."""
-        if not self.mark:
-            return None
-        try:
-            return decode_mark(self.mark)
-        except CodecError:
-            return None
+        if self._read[0] != self.mark:
+            self._read = (self.mark, mark_of(self.mark))
+        return self._read[1]
+
+    def follow(self, newer: "Record") -> None:
+        """Take over what we have written since this was read."""
+        for name in _WRITTEN:
+            setattr(self, name, getattr(newer, name))
+
+
+_WRITTEN = ("version", "is_ahead", "gated", "nominated", "mark", "hold", "save_by")
+
+
+def mark_of(text: str) -> Mark | None:
+    """Read a mark; None where there is none, or one that we cannot read."""
+    if not text:
+        return None
+    try:
+        return decode_mark(text)
+    except CodecError:
+        return None
 
 
 def record_of(message: PodObject) -> Record:

@@ -6,7 +6,7 @@ is done twice. A pod that is gone meanwhile is no error.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +14,7 @@ from msgspec import Struct
 from scheduler.codec import writes
 from scheduler.codec.mark import CHECKPOINT_DEADLINE
 from scheduler.codec.objects import ObjectMeta
-from scheduler.core import Leaving, Planned, PodUid
+from scheduler.core import GangId, Leaving, Planned, PodUid
 from scheduler.kube import gaps
 from scheduler.kube.api import Api, ApiError
 from scheduler.kube.calls import WORKERS, Calls, Counted, all_of
@@ -61,6 +61,7 @@ class Writer:
         self._epoch = epoch
         self._calls = Calls(count, workers)
         self._planned: dict[PodUid, Planned] = {}
+        self._gangs: dict[GangId, list[Planned]] = {}
         self.news = News(api, self._calls)
         self.blocked: dict[PodUid, str] = {}
         self._told: dict[PodUid, str] = {}
@@ -81,6 +82,9 @@ class Writer:
         """
         records, pods = self._mirror.pods.records, self._mirror.pods
         self._planned = {plan.uid: plan for plan in plans}
+        self._gangs = {}
+        for plan in plans:
+            self._gangs.setdefault(plan.gang, []).append(plan)
         for admission in gaps.admissions(plans, records, self._epoch):
             self._begin_admission(admission)
         for hold in gaps.holds(plans, records, self._mirror.leases.leader):
@@ -97,8 +101,12 @@ class Writer:
         self._calls.forget(self._is_alive)
 
     def _is_alive(self, key: str) -> bool:
-        uid = PodUid(key.partition(" ")[2])
-        return key.startswith("gang ") or uid in self._mirror.pods.records
+        kind, _, name = key.partition(" ")
+        if kind == "gang":
+            return GangId(name) in self._gangs
+        if kind == "job":
+            return self._mirror.jobs.get(name) is not None
+        return PodUid(name) in self._mirror.pods.records
 
     def _tell_problems(self) -> None:
         """Tell the owners of pods that cannot be taken as they are, once each."""
@@ -119,13 +127,18 @@ class Writer:
             self._calls.start(key, lambda: self._admit(admission, key))
 
     async def _admit(self, admission: Admission, key: str) -> None:
-        """Adorn all members, then open the gates.
+        """Adorn all members, then open the gates, unless it is decided anew meanwhile.
 
         A nomination that kube-scheduler wiped is not written again at once: each write
         wakes the pod, and its next attempt may end the same way.
         """
         await all_of(self._adorn(adorn) for adorn in admission.adorn)
-        await all_of(self._open(record) for record in admission.gates)
+        if not self._stands(admission):
+            return
+        if not self._is_adorned(admission.gang):
+            self._calls.rest(key)
+            return
+        await all_of(self._open(record, admission) for record in admission.gates)
         if not admission.gates:
             self._calls.rest(key)
         elif len(self._calls) < QUIET:
@@ -134,41 +147,69 @@ class Writer:
             where = f"{plan.node} as {plan.form}" if plan else "its node"
             self.news.tell(first, "Admitted", f"{first.name} to {where}")
 
+    def _stands(self, admission: Admission) -> bool:
+        """Whether it is still the same decision that the gang starts by."""
+        plans = self._gangs.get(admission.gang, ())
+        return any(p.decision == admission.decision and not p.held for p in plans)
+
+    def _is_adorned(self, gang: GangId) -> bool:
+        """Whether every member that is not bound carries its plan."""
+        records = self._mirror.pods.records
+        plans = self._gangs.get(gang, ())
+        return all(gaps.is_admitted(plan, records.get(plan.uid)) for plan in plans)
+
     async def _adorn(self, step: Adorn) -> None:
         record = step.record
         body = writes.nomination(record.uid, step.node, step.mark, step.hold)
         path = f"{record.path}/status"
-        version = await self._patch("nominate", path, body)
-        current = self._mirror.pods.records.get(record.uid)
-        if version and current is not None and current.version <= version:
-            current.version = version
-            current.nominated = step.node or ""
-            current.mark, current.hold = step.mark or "", step.hold or ""
-            self._mirror.pods.note(current)
+        version = await self._patch(
+            "nominate", path, body, lambda: self._is_wanted(step)
+        )
+        if version is not None:
+            self._mirror.pods.written(
+                record.uid,
+                version,
+                nominated=step.node or "",
+                mark=step.mark or "",
+                hold=step.hold or "",
+            )
 
-    async def _open(self, record: Record) -> None:
-        """Open a pod's gate, if the plan it was adorned with still stands."""
-        plan = self._planned.get(record.uid)
-        current = self._mirror.pods.records.get(record.uid)
-        if plan is None or plan.held or current is None or not current.gated:
+    def _is_wanted(self, step: Adorn) -> bool:
+        """Whether nothing else has been decided since."""
+        plan = self._planned.get(step.record.uid)
+        if plan is None:
+            return step.node is None
+        return plan.node == step.node and plan.held == (step.mark is None)
+
+    async def _open(self, record: Record, admission: Admission) -> None:
+        """Open a pod's gate, if what it was adorned for still stands."""
+        uid = record.uid
+        plan, current = self._planned.get(uid), self._mirror.pods.records.get(uid)
+        if plan is None or current is None or not current.gated:
             return
         products = self._mirror.nodes.products(plan.form)
-        body = writes.open_gate(record.uid, current.affinity, products)
-        version = await self._patch("open", record.path, body)
-        current = self._mirror.pods.records.get(record.uid)
-        if version and current is not None and current.version <= version:
-            current.version, current.gated = version, False
-            self._mirror.pods.note(current)
+        body = writes.open_gate(uid, current.affinity, products)
+        version = await self._patch(
+            "open", record.path, body, lambda: self._stands(admission)
+        )
+        if version is not None:
+            self._mirror.pods.written(uid, version, gated=False)
 
-    async def _patch(self, kind: str, path: str, body: bytes) -> int:
-        """Patch a pod; return its version, 0 if it is not there any more."""
-        try:
-            answer = await self._calls.call(kind, lambda: self._api.patch(path, body))
-        except ApiError as error:
-            if _is_gone(error):
-                return 0
-            raise
-        return int(_written.decode(answer).metadata.resource_version)
+    async def _patch(
+        self, kind: str, path: str, body: bytes, is_wanted: Callable[[], bool]
+    ) -> int | None:
+        """Patch a pod or Job; return its version, None if that is not wanted any more.
+
+        Its turn may come late, when the API server is slow.
+        """
+
+        async def patch() -> bytes:
+            return await self._api.patch(path, body) if is_wanted() else b""
+
+        answer = await self._calls.call(kind, patch)
+        return (
+            int(_written.decode(answer).metadata.resource_version) if answer else None
+        )
 
     # -- hold, take back -----------------------------------------------------------
 
@@ -183,19 +224,14 @@ class Writer:
         if isinstance(step, Adorn):
             self._calls.start(key, lambda: self._adorn(step))
         else:
-            self._calls.start(key, lambda: self._discard(step.record))
+            self._calls.start(key, lambda: self._discard(step.record, key))
 
-    async def _discard(self, record: Record) -> None:
+    async def _discard(self, record: Record, key: str) -> None:
         """Delete a pod as it was seen: unbound."""
         body = writes.delete_options(record.uid, str(record.version), None)
+        await self._calls.call("discard", lambda: self._api.delete(record.path, body))
+        self._calls.rest(key)  # the news of it are on their way
         self.news.tell(record, "RolledBack", "its gang could not start: made anew")
-        try:
-            await self._calls.call(
-                "discard", lambda: self._api.delete(record.path, body)
-            )
-        except ApiError as error:
-            if not _is_gone(error):
-                raise
 
     # -- evict -------------------------------------------------------------------
 
@@ -203,44 +239,45 @@ class Writer:
         record = ask.record
         begun = self._calls.start(f"ask {record.uid}", lambda: self._request(ask))
         if begun and wish is not None:
-            text = f"asked to save its work by {ask.save_by}: {_why(wish)}"
+            text = f"asked to save its work by {ask.save_by}: {self._why(wish)}"
             self.news.tell(record, "CheckpointRequested", text)
 
     async def _request(self, ask: Ask) -> None:
-        notes = {CHECKPOINT_DEADLINE: ask.save_by}
-        body = writes.annotate(ask.record.uid, notes)
-        version = await self._patch("ask", ask.record.path, body)
-        current = self._mirror.pods.records.get(ask.record.uid)
-        if version and current is not None and current.version <= version:
-            current.version, current.save_by = version, ask.save_by or ""
-            self._mirror.pods.note(current)
+        uid, notes = ask.record.uid, {CHECKPOINT_DEADLINE: ask.save_by}
+        body = writes.annotate(uid, notes)
+        version = await self._patch("ask", ask.record.path, body, _always)
+        if version is not None:
+            self._mirror.pods.written(uid, version, save_by=ask.save_by or "")
 
     def _evict(self, going: Mapping[PodUid, Leaving]) -> None:
+        jobs: dict[str, JobRecord | None] = {}
         for uid, wish in going.items():
             record = self._mirror.pods.records.get(uid)
             if record is None or wish.save_by is not None or record.terminating:
                 continue
-            job = self._job_that_leaves(record, going)
+            owner = record.controller.uid if record.controller else ""
+            if owner not in jobs:
+                jobs[owner] = self._job_that_leaves(owner, going)
+            job = jobs[owner]
             if job is not None:
-                self._begin_switch(job, True, f"suspended: {_why(wish)}", record)
+                self._begin_switch(job, True, f"suspended: {self._why(wish)}", record)
             else:
                 self._begin_eviction(record, wish)
 
     def _job_that_leaves(
-        self, record: Record, going: Collection[PodUid]
+        self, owner: str, going: Collection[PodUid]
     ) -> JobRecord | None:
         """Return the Job to suspend, if it may be and all of its pods are to go."""
-        owner = record.controller
-        job = self._mirror.jobs.managed(owner.uid) if owner else None
-        if job is None:
-            return None
-        whole = all(uid in going for uid in self._mirror.pods.of_controller(job.uid))
+        job = self._mirror.jobs.managed(owner)
+        whole = all(uid in going for uid in self._mirror.pods.of_controller(owner))
         return job if whole else None
 
     def _begin_eviction(self, record: Record, wish: Leaving) -> None:
         key = f"evict {record.uid}"
         if self._calls.start(key, lambda: self._send_away(record, wish, key)):
-            log.info("evicting %s/%s: %s", record.namespace, record.name, _why(wish))
+            log.info(
+                "evicting %s/%s: %s", record.namespace, record.name, self._why(wish)
+            )
 
     async def _send_away(self, record: Record, wish: Leaving, key: str) -> None:
         grace = int(wish.grace_s) if record.grace_s > wish.grace_s else None
@@ -249,14 +286,12 @@ class Writer:
         try:
             await self._calls.call("evict", lambda: self._api.create(path, body))
         except ApiError as error:
-            if _is_gone(error):
-                return
             if (error.status == 429 and error.causes) or error.status == 500:
                 self._explain_refusal(record, error)
             raise
         self.blocked.pop(record.uid, None)
         self._calls.rest(key)  # the news of it are on their way
-        self.news.tell(record, "Evicted", _why(wish))
+        self.news.tell(record, "Evicted", self._why(wish))
 
     def _explain_refusal(self, record: Record, error: ApiError) -> None:
         """Say that a disruption budget, or two of them, keeps the pod where it is."""
@@ -265,17 +300,30 @@ class Writer:
             self.blocked[record.uid] = why
             self.news.tell(record, "EvictionBlocked", why, warning=True)
 
+    def _why(self, wish: Leaving) -> str:
+        """Say why a pod goes and for whom; a pod on its own has a name for people."""
+        if wish.beneficiary is None:
+            return wish.reason
+        taker = self._mirror.pods.records.get(PodUid(wish.beneficiary))
+        name = f"{taker.namespace}/{taker.name}" if taker else wish.beneficiary
+        return f"{wish.reason} for {name}"
+
     # -- Jobs --------------------------------------------------------------------
 
     def _mind_jobs(self) -> None:
-        """Resume Jobs whose stand-ins have room; suspend those that lost it."""
-        for stand_in, uid in self._mirror.jobs.stand_ins.items():
-            job, plan = self._mirror.jobs.managed(uid), self._planned.get(stand_in)
+        """Resume Jobs whose stand-ins have room; suspend those that lost all of it.
+
+        One of whose pods are there already is left to them: they wait at their gates.
+        """
+        for uid, stand_ins in self._mirror.jobs.stand_ins.items():
+            job = self._mirror.jobs.managed(uid)
             if job is None:
                 continue
-            if job.suspended and plan is not None and not plan.held:
-                self._begin_switch(job, False, f"resumed: room on {plan.node}", None)
-            elif not job.suspended and plan is None:
+            plans = [self._planned[s] for s in stand_ins if s in self._planned]
+            ready = next((plan for plan in plans if not plan.held), None)
+            if job.suspended and ready is not None:
+                self._begin_switch(job, False, f"resumed: room on {ready.node}", None)
+            elif not (job.suspended or plans or self._mirror.pods.of_controller(uid)):
                 self._begin_switch(job, True, "suspended: it lost its room", None)
 
     def _begin_switch(
@@ -292,20 +340,9 @@ class Writer:
     async def _switch(self, job: JobRecord, suspend: bool) -> None:
         body = writes.suspend_job(job.uid, suspend)
         kind = "suspend" if suspend else "resume"
-        await self._patch(kind, job.path, body)
+        await self._patch(kind, job.path, body, _always)
         self._calls.rest(f"job {job.uid}")  # the news of it are on their way
 
 
-def _is_gone(error: ApiError) -> bool:
-    """Whether it is another object by now, or none.
-
-    A patch that names another's UID is refused as one that would change it.
-    """
-    changes_uid = error.status == 422 and "metadata.uid" in error.message
-    return error.status in (404, 409) or changes_uid
-
-
-def _why(wish: Leaving) -> str:
-    if wish.beneficiary is None:
-        return wish.reason
-    return f"{wish.reason} for {wish.beneficiary}"
+def _always() -> bool:
+    return True
