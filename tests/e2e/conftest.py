@@ -10,7 +10,7 @@ from tests.controlplane import objects
 from tests.controlplane.build import Binaries, UnavailableError, ensure
 from tests.controlplane.client import Client
 from tests.controlplane.plane import ControlPlane
-from tests.e2e import wiring
+from tests.e2e import tapped, wiring
 from tests.e2e.extenders import Scripted
 
 REQUIRED = os.environ.get("FAIRSHARE_E2E") == "required"
@@ -94,3 +94,16 @@ def wire(_wired: tuple[ControlPlane, Scripted, Scripted]) -> Iterator[wiring.Wir
     """kube-scheduler with scripted extenders, shared by the tests of a module."""
     with wiring.wire(*_wired) as wire:
         yield wire
+
+
+@pytest.fixture(scope="module")
+def _ours(_shared_plane: ControlPlane) -> Iterator[tapped.Ours]:
+    with tapped.ours(_shared_plane, {"checkpointNotice": "1s"}) as ours:
+        yield ours
+
+
+@pytest.fixture
+def ours(_ours: tapped.Ours) -> Iterator[tapped.Ours]:
+    """Our service, tapped, shared by the tests of a module; all answers are checked."""
+    with tapped.told(_ours) as ours:
+        yield ours
