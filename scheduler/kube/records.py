@@ -37,6 +37,8 @@ class Record:
         Our annotations as they are written; empty where there is none.
     stamp
         What the workload says about its checkpoints; a change says that one was done.
+    grace_s
+        Time it has to stop; of one that is stopping, what it was given.
     pod
         As the core takes it; None while something keeps it from being read.
     problem
@@ -130,8 +132,14 @@ def record_of(message: PodObject) -> Record:
         terminating=is_terminating(message),
         controller=controller(message),
         affinity=None if spec.node_name else spec.affinity,
-        grace_s=spec.termination_grace_period_seconds or 0,
+        grace_s=_grace_s(message),
     )
+
+
+def _grace_s(message: PodObject) -> int:
+    if is_terminating(message):
+        return message.metadata.deletion_grace_period_seconds or 0
+    return message.spec.termination_grace_period_seconds or 0
 
 
 def seconds_of(text: str | None) -> float | None:

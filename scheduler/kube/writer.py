@@ -6,7 +6,7 @@ is done twice. A pod that is gone meanwhile is no error.
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -253,7 +253,12 @@ class Writer:
         jobs: dict[str, JobRecord | None] = {}
         for uid, wish in going.items():
             record = self._mirror.pods.records.get(uid)
-            if record is None or wish.save_by is not None or record.terminating:
+            if record is None or wish.save_by is not None:
+                continue
+            if record.terminating:
+                # Whoever stopped it may have given it more time than the policy does.
+                if record.grace_s > wish.grace_s:
+                    self._begin_eviction(record, wish)
                 continue
             owner = record.controller.uid if record.controller else ""
             if owner not in jobs:
@@ -265,11 +270,12 @@ class Writer:
                 self._begin_eviction(record, wish)
 
     def _job_that_leaves(
-        self, owner: str, going: Collection[PodUid]
+        self, owner: str, going: Mapping[PodUid, Leaving]
     ) -> JobRecord | None:
-        """Return the Job to suspend, if it may be and all of its pods are to go."""
+        """Return the Job to suspend, if it may be and all of its pods are to stop."""
         job = self._mirror.jobs.managed(owner)
-        whole = all(uid in going for uid in self._mirror.pods.of_controller(owner))
+        wishes = (going.get(uid) for uid in self._mirror.pods.of_controller(owner))
+        whole = all(wish and wish.save_by is None for wish in wishes)
         return job if whole else None
 
     def _begin_eviction(self, record: Record, wish: Leaving) -> None:

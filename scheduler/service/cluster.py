@@ -350,10 +350,13 @@ class OnKubernetes(Service):
         found = super().explain(pod)
         if found is None:
             return self._explain_unreadable(pod)
-        blocked = self._writer.blocked.get(found.uid) if self._writer else None
-        if blocked is not None:
-            found = replace(found, detail=f"{found.detail}; {blocked}")
-        return found
+        refusals = self._writer.blocked.items() if self._writer else ()
+        why = [text for uid, text in refusals if self._concerns(found, uid)]
+        return replace(found, detail="; ".join([found.detail, *dict.fromkeys(why)]))
+
+    def _concerns(self, found: Explanation, victim: PodUid) -> bool:
+        """Whether a pod is the victim, or waits for it."""
+        return victim == found.uid or self._engine.gang(victim) in found.blockers
 
     def _explain_unreadable(self, pod: str) -> Explanation | None:
         for record in self._mirror.pods.records.values():

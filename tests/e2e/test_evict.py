@@ -192,8 +192,8 @@ def test_a_disruption_budget_is_respected_and_named(plane: ControlPlane) -> None
         (blocked,) = until("it is said", lambda: story.events("EvictionBlocked"))
         assert blocked["type"] == "Warning"
         assert "disruption budget keep needs 1" in blocked["message"]
-        detail = story.service.explain(f"{story.theirs}/b0")["detail"]
-        assert "disruption budget" in detail
+        for pod in (f"{story.theirs}/b0", f"{story.mine}/own"):
+            assert "disruption budget keep" in story.service.explain(pod)["detail"]
         assert _refusals(story, "429") >= 1
         assert "deletionTimestamp" not in story.burst()["metadata"]
         assert story.client.get("pods", "own", story.mine)["spec"]["schedulingGates"]
