@@ -325,9 +325,8 @@ def test_two_holds_share_a_victim_and_it_stays_while_one_of_them_needs_it() -> N
     at.now = LATE + 30
     assert at.submit(pod("b2", "b", 4)) == []
     assert at.gone("b1") == []
-    assert (
-        at.explain("a1").detail == "makes room for b2; has 30 s left to save its work"
-    )
+    told = at.explain("a1").detail
+    assert told == "makes room for b/b2; has 30 s left to save its work"
     assert at.gone("b2") == []
     assert at.reasons("a1") == ["RUNNING"]
 
