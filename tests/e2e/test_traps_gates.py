@@ -8,6 +8,7 @@ import time
 
 from tests.controlplane import objects
 from tests.controlplane.client import Object
+from tests.e2e import devices
 from tests.e2e.extenders import condition
 from tests.e2e.running import H100, gated, node_of, nominated, tenant, until
 from tests.e2e.tapped import Ours
@@ -246,76 +247,35 @@ def test_an_amount_of_none_passes_everywhere_and_is_not_charged(ours: Ours) -> N
 def test_a_pod_with_claims_alone_is_never_sent(ours: Ours) -> None:
     """Trap 15: nobody counts it; a policy must keep such pods out of the fleet."""
     space = ours.plane.new_namespace()
-    ours.client.create_all([objects.node("n0"), device_class(), devices("n0")])
+    ours.client.create(objects.node("n0"))
     ours.client.create(tenant("alpha", space, limit={H100: 0}))
-    ours.client.create(claim("mine", space))
-    pod = objects.pod("claims", space, 0, resourceClaims=[USE])
-    pod["spec"]["containers"][0]["resources"]["claims"] = [{"name": "device"}]
-    claims = ours.client.create(pod)
+    devices.claim(ours.client, space)
+    devices.offer(ours.client, "n0")
     try:
+        pod = devices.claiming(objects.pod("claims", space, 0))
+        claims = ours.client.create(pod)
         assert bound(ours, claims) == "n0"
         assert not ours.asked("", claims)
         assert ours.used("alpha") == 0
     finally:
-        ours.client.delete_all("resourceslices")
-        ours.client.delete_all("deviceclasses")
+        devices.withdraw(ours.client)
 
 
 @needs("1.35", "nominated node names for binding")
-def test_a_nomination_at_binding_changes_no_plan(ours: Ours) -> None:
-    """kube-scheduler writes it where binding has work to do, as for a claim."""
+def test_work_at_binding_changes_no_plan(ours: Ours) -> None:
+    """kube-scheduler nominates a pod itself while its claim is being seen to."""
     space = ours.plane.new_namespace()
-    ours.client.create_all([objects.node("n0"), device_class(), devices("n0")])
+    ours.client.create(objects.node("n0"))
     ours.client.create(tenant("alpha", space, guarantee={H100: 8}))
-    ours.client.create(claim("mine", space))
-    made = gated("both", space, 8, resourceClaims=[USE])
-    made["spec"]["containers"][0]["resources"]["claims"] = [{"name": "device"}]
-    pod = ours.client.create(made)
+    devices.claim(ours.client, space)
+    devices.offer(ours.client, "n0")
     try:
+        pod = ours.client.create(devices.claiming(gated("both", space, 8)))
         assert bound(ours, pod) == "n0"
         assert len(ours.asked("filter", pod)) == 1
         until("it is charged once", lambda: ours.used("alpha") == 8)
     finally:
-        ours.client.delete_all("resourceslices")
-        ours.client.delete_all("deviceclasses")
-
-
-USE = {"name": "device", "resourceClaimName": "mine"}
-DEVICE = "device.traps.example"
-
-
-def device_class() -> Object:
-    selector = {"cel": {"expression": f'device.driver == "{DEVICE}"'}}
-    return {
-        "apiVersion": "resource.k8s.io/v1",
-        "kind": "DeviceClass",
-        "metadata": {"name": DEVICE},
-        "spec": {"selectors": [selector]},
-    }
-
-
-def devices(node: str) -> Object:
-    return {
-        "apiVersion": "resource.k8s.io/v1",
-        "kind": "ResourceSlice",
-        "metadata": {"name": f"{node}-devices"},
-        "spec": {
-            "driver": DEVICE,
-            "nodeName": node,
-            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
-            "devices": [{"name": f"d{i}"} for i in range(4)],
-        },
-    }
-
-
-def claim(name: str, namespace: str) -> Object:
-    request = {"name": "one", "exactly": {"deviceClassName": DEVICE}}
-    return {
-        "apiVersion": "resource.k8s.io/v1",
-        "kind": "ResourceClaim",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"devices": {"requests": [request]}},
-    }
+        devices.withdraw(ours.client)
 
 
 # Native preemption

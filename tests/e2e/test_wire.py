@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.controlplane import objects
 from tests.controlplane.client import Object
+from tests.e2e import devices
 from tests.e2e.extenders import (
     Call,
     Reply,
@@ -22,7 +24,7 @@ from tests.e2e.extenders import (
     said,
 )
 from tests.e2e.running import until
-from tests.e2e.wiring import DEVICES, HIGH, LOW, PURE, Wire
+from tests.e2e.wiring import DEVICES, HIGH, LOW, PURE, Wire, needs
 
 # What can go wrong with an answer that would be right otherwise.
 
@@ -483,6 +485,26 @@ def test_a_single_feasible_node_is_not_scored(wire: Wire) -> None:
     wire.pod("p", "strict")
     wire.bound("p")
     assert wire.asked("prioritize", "p") == 0
+
+
+@needs("1.35", "nominated node names for binding")
+def test_a_pod_whose_binding_has_work_to_do_is_nominated_first(wire: Wire) -> None:
+    """So a nomination need not be ours, nor come from preemption."""
+    devices.claim(wire.client, wire.space)
+    devices.offer(wire.client, "strict-0")
+    pod = objects.pod("p", wire.space, 1, cpu="1m", resource=resource_of("strict"))
+    try:
+        with wire.client.watch("pods", wire.space) as changes:
+            wire.create(devices.claiming(pod))
+            seen = next(
+                (found["spec"].get("nodeName"), found["status"]["nominatedNodeName"])
+                for _, found in changes
+                if found["status"].get("nominatedNodeName")
+            )
+        assert seen == (None, "strict-0")
+        assert wire.bound("p") == "strict-0"
+    finally:
+        devices.withdraw(wire.client)
 
 
 # How the resource itself is counted
