@@ -270,4 +270,5 @@ def policy_of(config: Config) -> Policy:
         min_runtime_s=policy.min_runtime,
         cycle_s=policy.cycle,
         margin_s=policy.margin,
+        admission_window=policy.admission_window if config.kubernetes else None,
     )

@@ -134,6 +134,12 @@ class PolicyConfig(Section):
     margin: Duration = Field(
         default=5.0, description="Allowance for the rest, part of the reclaim bound."
     )
+    admission_window: StrictInt = Field(
+        default=500,
+        ge=1,
+        le=100_000,
+        description="Kubernetes: most pods that are let through and not bound yet.",
+    )
     solver: SolverConfig = Field(
         default=SolverConfig(), description="The second, slower lane."
     )

@@ -34,6 +34,7 @@ class Reason(Enum):
     TOO_LARGE = "larger than the whole cluster when empty"
     LIMIT = "its tenant, or a queue above it, is at its limit"
     LENT_OUT = "the idle capacity is kept for its owner (lending limit)"
+    QUEUED = "its turn comes when those that are being started run"
     NO_ROOM = "no node has room for it"
     RECLAIMING = "its capacity is being taken back from a borrower"
     STEERED = "planned for another node"

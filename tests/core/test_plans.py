@@ -88,6 +88,24 @@ def test_a_plan_that_filter_moved_is_listed_where_it_is_now() -> None:
     assert plans(at) == [f"p {chosen}"]
 
 
+def test_a_burst_is_let_through_at_the_pace_at_which_it_is_bound() -> None:
+    """Else those at its end would run out of time before anybody looked at them."""
+    at = desk(tenant("a"), policy=Policy(inline=False, admission_window=3))
+    at.submit(*(pod(f"p{i}", "a", 1) for i in range(5)))
+    assert plans(at) == ["p0 n1", "p1 n1", "p2 n1"]
+    assert at.reasons("p2", "p3") == ["STARTING", "QUEUED"]
+    assert at.bind("p0") == ["admit p3 n1"]
+    assert at.bind("p3") == ["admit p4 n1"]
+
+
+def test_a_gang_larger_than_the_window_starts_whole() -> None:
+    """The window bounds bursts; it is no limit on the size of a gang."""
+    at = desk(tenant("a"), policy=Policy(inline=False, admission_window=3))
+    at.submit(*team("g", "a", 8, 1, least=8), pod("next", "a", 1))
+    assert len(plans(at)) == 8
+    assert at.reasons("next") == ["QUEUED"]
+
+
 # -- after a restart -------------------------------------------------------------
 
 
@@ -135,6 +153,31 @@ def test_a_gang_found_half_bound_has_its_start_time_anew() -> None:
     assert at.wait(1059.0) == []
     at.bind("g-1")
     assert at.reasons("g-0", "g-1") == ["RUNNING", "RUNNING"]
+
+
+def half_a_gang(created: float) -> Desk:
+    """One of two members runs since 100; the other, of some age, finds no room."""
+    at = restarted(1000.0)
+    pods = {each.uid: each for each in team("g", "a", 2, 8, least=2)}
+    at.pods.update(pods)
+    at.tell(PodBound(PodUid("g-0"), NodeName("n1"), pods["g-0"], None, 100.0))
+    at.tell(PodSubmitted(pods["g-1"], created))
+    return at
+
+
+def test_half_a_gang_that_finds_no_room_for_the_rest_is_given_up() -> None:
+    """GANG over a restart: the other half has waited since before it began."""
+    at = half_a_gang(100.0)
+    assert at.reasons("g-0", "g-1") == ["STARTING", "NO_ROOM"]
+    assert at.wait(1059.0) == []
+    assert at.wait(1060.0) == ["evict g-0"]
+
+
+def test_a_gang_that_has_lost_a_member_runs_on_while_a_new_one_waits() -> None:
+    """It was whole once; a restart of ours is no reason to stop it."""
+    at = half_a_gang(101.0)
+    assert at.reasons("g-0", "g-1") == ["RUNNING", "NO_ROOM"]
+    assert at.wait(2000.0) == []
 
 
 # -- stand-ins -------------------------------------------------------------------

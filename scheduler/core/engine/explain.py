@@ -59,6 +59,8 @@ def _reason_of_quota(state: State, gang: Gang, forms: tuple[Form, ...]) -> Reaso
     within = [f for f in forms if gang.quanta(f) <= tree.room(tenant, f)]
     if not within:
         return Reason.LIMIT
+    if state.window() <= 0:
+        return Reason.QUEUED
     if gang.id in state.cover(tenant):
         return Reason.NO_ROOM
     if any(_is_lent_out(state, gang, form) for form in within):

@@ -303,6 +303,12 @@ class Gangs:
             self._open.setdefault(gang.base, gang)  # a spared one takes members again
 
     @property
+    def starting(self) -> int:
+        """Pods that are admitted and not bound."""
+        admitted = self.by_phase[Phase.ADMITTED].values()
+        return sum(not m.bound for gang in admitted for m in gang.pods.values())
+
+    @property
     def waiting(self) -> dict[GangId, Gang]:
         """Gangs that wait, by id."""
         return self.by_phase[Phase.WAITING]

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import takewhile
 
 from scheduler.core.cluster import Cluster
-from scheduler.core.engine.gangs import Gang, Gangs, Phase
+from scheduler.core.engine.gangs import NEVER, Gang, Gangs, Phase
 from scheduler.core.engine.shares import Shares, Wants
 from scheduler.core.engine.views import Policy
 from scheduler.core.events import Action
@@ -301,6 +301,11 @@ class Known:
             if core is not None and not core.takes_extras:
                 return False
         return bool(self.possible_forms(gang))
+
+    def window(self) -> float:
+        """Return how many more pods may be let through now, by policy."""
+        most = self.policy.admission_window
+        return NEVER if most is None else most - self.gangs.starting
 
     def is_tenant(self, name: TenantName) -> bool:
         """Whether the name may start pods: a leaf of the tree that is not deleted."""

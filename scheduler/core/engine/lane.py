@@ -194,12 +194,17 @@ class Lane:
         """
         failed: set[tuple[object, ...]] = set()
         again = False
+        room = self.state.window()
         for gang in self.order():
+            if room <= 0:
+                break  # once some of those are bound there is another look
             if self.state.gangs.waiting.get(gang.id) is not gang:
                 continue  # an extra that a decision before it has regrouped
             if self._serve(gang, failed, now):
                 again = again or bool(failed)
                 failed.clear()
+            if gang.phase is Phase.ADMITTED:
+                room -= len(gang.pods)
         return again
 
     def _serve(self, gang: Gang, failed: set[tuple[object, ...]], now: float) -> bool:

@@ -35,6 +35,10 @@ class Policy:
         Longest time between two cycles of the driver.
     margin_s
         Allowance for everything else in the reclaim bound.
+    admission_window
+        While so many pods are admitted and not bound, no further gang is: a burst is
+        let through at the pace at which pods are bound, so that nobody's start timeout
+        passes in a queue, and a cycle stays short. None: no such bound.
     """
 
     inline: bool = True
@@ -44,6 +48,7 @@ class Policy:
     min_runtime_s: float = 300.0
     cycle_s: float = 1.0
     margin_s: float = 5.0
+    admission_window: int | None = None
 
     @property
     def reclaim_bound_s(self) -> float:
