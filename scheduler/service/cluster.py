@@ -201,7 +201,8 @@ class OnKubernetes(Service):
             self._resolve()  # product labels may mean other classes now
         self._tell(self._mirror.node_events())
         self._resolve()
-        self._tell(self._mirror.events(self._since))
+        to_epoch = self._to_epoch  # one for all, so that equal times stay equal
+        self._tell(self._mirror.events(lambda seconds: seconds - to_epoch))
 
     def _resolve(self) -> None:
         """Take over what holds of the tenants' objects."""
@@ -238,12 +239,9 @@ class OnKubernetes(Service):
         elif isinstance(event, PodBound):
             self._mirror.refuse(event.uid, problem)
 
-    def _since(self, seconds: float) -> float:
-        """Turn seconds since the epoch into the engine's time."""
-        return seconds - self._to_epoch
-
     @property
     def _to_epoch(self) -> float:
+        """What to add to the engine's time to get seconds since the epoch."""
         return self._today() - self._clock()
 
     # -- after a restart -----------------------------------------------------------

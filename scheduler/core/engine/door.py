@@ -94,7 +94,8 @@ class Engine:
 
     @_observe.register
     def _(self, event: PodSubmitted, now: float) -> None:
-        self._state.submit(event.pod, _earlier(event.since, now))
+        gang = self._state.submit(event.pod, _earlier(event.since, now))
+        self._state.await_fellow(gang, now)
 
     @_observe.register
     def _(self, event: PodReplaced, now: float) -> None:

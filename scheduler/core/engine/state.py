@@ -48,6 +48,20 @@ class State(Books):
         self.touch(pod.tenant)
         return gang
 
+    def await_fellow(self, gang: Gang, now: float) -> None:
+        """Let a gang that was found running wait for a member from before its start.
+
+        Without it the gang has never been whole (GANG): it becomes so in time, or is
+        given up. A member that came later takes the place of one that is gone.
+        """
+        core = self.gangs.by_id.get(gang.core) if gang.core else None
+        if core is None or core.phase is not Phase.RUNNING or core.is_whole:
+            return
+        if core.decision == 0 and gang.submitted <= core.started:
+            core.deadline = now + self.policy.gang_start_timeout_s
+            self.gangs.set_phase(core, Phase.ADMITTED)
+            self.touch(core.tenant)
+
     def admit(self, gang: Gang, plan: Admission, now: float) -> None:
         """Place and charge a waiting gang, and wish for its start."""
         expected = self.cover(gang.tenant).get(gang.id) in (None, plan.form)
