@@ -49,6 +49,9 @@ class Mark(Struct, frozen=True, gc=False):
         ``namespace/name``, empty for a pod on its own.
     decision
         Names the decision in events and logs.
+    node
+        Where it is planned to run. It is nominated there too, but kube-scheduler wipes
+        nominations, above all while nobody answers it.
     epoch
         Counts changes of the leading service; a mark of an earlier one was inherited.
     version
@@ -63,6 +66,7 @@ class Mark(Struct, frozen=True, gc=False):
     decision: str
     epoch: int = 0
     version: int = VERSION
+    node: str = ""
 
 
 class _Version(Struct):
@@ -82,6 +86,7 @@ class _Written(Struct, omit_defaults=True, rename={"workload_class": "class"}):
     decision: str
     gang: str = ""
     epoch: int = 0
+    node: str = ""
 
 
 _version = msgspec.json.Decoder(_Version)
@@ -100,6 +105,7 @@ def encode_mark(mark: Mark) -> str:
         gang=mark.gang,
         decision=mark.decision,
         epoch=mark.epoch,
+        node=mark.node,
     )
     return msgspec.json.encode(written).decode()
 
@@ -149,4 +155,5 @@ def _mark(written: _Written) -> Mark:
         decision=written.decision,
         epoch=written.epoch,
         version=written.version,
+        node=written.node,
     )

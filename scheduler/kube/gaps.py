@@ -100,6 +100,7 @@ def mark_of(plan: Planned, epoch: int) -> Mark:
         gang=plan.gang,
         decision=f"{epoch}-{plan.decision}",
         epoch=epoch,
+        node=plan.node,
     )
 
 
@@ -113,7 +114,7 @@ def is_admitted(plan: Planned, record: Record | None) -> bool:
         and mark.tenant == plan.tenant
         and (mark.form, mark.quanta) == (plan.form, plan.quanta)
         and mark.workload_class is plan.workload_class
-        and record.nominated == plan.node
+        and mark.node == record.nominated == plan.node
         and not record.hold
     )
 

@@ -384,8 +384,8 @@ def _inherited(gang: GangId, records: list[Record]) -> Admission | None:
     placed: list[Assignment] = []
     for record in sorted(records, key=lambda record: record.uid):
         mark = record.admission()
-        if mark is None or not record.nominated:
+        if mark is None or not mark.node:
             return None
         forms.add(mark.form)
-        placed.append(Assignment(record.uid, NodeName(record.nominated)))
+        placed.append(Assignment(record.uid, NodeName(mark.node)))
     return Admission(gang, forms.pop(), tuple(placed)) if len(forms) == 1 else None

@@ -19,10 +19,12 @@ MARK = Mark(
     gang="team-a/job/train/01234567",
     decision="42",
     epoch=3,
+    node="n7",
 )
 TEXT = (
     '{"version":1,"tenant":"research","class":"training","form":"h100-80gb",'
-    '"quanta":1008000,"decision":"42","gang":"team-a/job/train/01234567","epoch":3}'
+    '"quanta":1008000,"decision":"42","gang":"team-a/job/train/01234567","epoch":3,'
+    '"node":"n7"}'
 )
 
 names = st.text(min_size=1, max_size=253)
@@ -41,6 +43,7 @@ marks = st.builds(
     gang=st.text(max_size=317),
     decision=st.text(max_size=64),
     epoch=st.integers(0, MAX_QUANTA),
+    node=st.text(max_size=253),
 )
 
 
@@ -62,6 +65,7 @@ def test_what_is_empty_is_left_out() -> None:
     text = encode_mark(alone)
     assert "gang" not in text
     assert "epoch" not in text
+    assert "node" not in text
     assert decode_mark(text) == alone
 
 
