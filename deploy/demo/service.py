@@ -17,6 +17,7 @@ class Served:
     """A service that runs; `status` is what it ended with."""
 
     url: str
+    grpc: str
     pid: int
     status: int | None = None
 
@@ -32,7 +33,7 @@ def served(config: Path, log: Path) -> Iterator[Served]:
         ) as process,
     ):
         try:
-            service = Served(_address(process), process.pid)
+            service = Served(*_addresses(process), process.pid)
             yield service
         finally:
             process.send_signal(signal.SIGTERM)
@@ -44,10 +45,11 @@ def served(config: Path, log: Path) -> Iterator[Served]:
         service.status = status
 
 
-def _address(process: "subprocess.Popen[str]") -> str:
-    """Return the service's URL from the one line it prints when it listens."""
+def _addresses(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Return URL and gRPC address from the one line it prints when it listens."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
         raise RuntimeError("the service did not start; its log follows")
-    return f"http://{json.loads(line)['http']}"
+    told = json.loads(line)
+    return f"http://{told['http']}", told["grpc"]

@@ -63,13 +63,13 @@ class Story:
     def table(self) -> Table:
         """All that was noted."""
         many = self._gpus_a_mark
-        unit = "one mark a GPU" if many == 1 else f"one mark: {many} GPUs"
+        unit = "1 GPU" if many == 1 else f"{many} GPUs"
         table = Table(title="GPUs over time: guaranteed / used / of it burst")
-        table.add_column("s", justify="right")
+        table.add_column("s", justify="right", no_wrap=True)
         table.add_column("moment", no_wrap=True)
         for tenant, colour in self._colours.items():
             table.add_column(tenant, justify="right", style=colour, no_wrap=True)
-        table.add_column(f"{unit} (░ leaving, · idle)", no_wrap=True)
+        table.add_column(f"{unit} a mark, ░ leaving, · idle", no_wrap=True)
         for at, moment, use in self.rows:
             table.add_row(f"{at:.0f}", moment, *self._amounts(use), self._bar(use))
         return table
