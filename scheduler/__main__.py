@@ -95,26 +95,41 @@ def _with_addresses(
 def _run(settings: "Config") -> None:
     import uvloop
 
+    from scheduler.config import ConfigError
+
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
     except OSError as error:
         typer.echo(f"cannot listen: {error}", err=True)
         raise typer.Exit(1) from None
 
 
 async def _serve(settings: "Config") -> None:
-    """Run until SIGTERM or SIGINT."""
-    stopping = asyncio.Event()
+    """Run until SIGTERM or SIGINT, which also end a start that takes long."""
+    serving = asyncio.create_task(_serve_for_ever(settings))
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if not serving.cancelling():  # a second signal does not cut the end short
+            serving.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+async def _serve_for_ever(settings: "Config") -> None:
     async with _running(settings) as addresses:
         typer.echo(json.dumps({"event": "listening", **addresses}))
-        await stopping.wait()
+        await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager

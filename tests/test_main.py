@@ -134,6 +134,56 @@ def test_call_in_flight_is_finished(fleet: Path) -> None:
         assert server.process.wait(timeout=8) == 0
 
 
+def test_sigterm_ends_a_start_that_finds_no_api_server(tmp_path: Path) -> None:
+    """It waits for the API server as long as it takes, and no longer than it should."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        path = on_kubernetes(tmp_path, f"http://127.0.0.1:{port}")
+        process = subprocess.Popen(
+            [*FAIRSHARE, "serve", "--config", str(path)], cwd=ROOT
+        )
+        silent.settimeout(20)
+        silent.accept()[0].close()  # it asks, and gets no answer
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_a_kubeconfig_that_cannot_be_used_exits_2(tmp_path: Path) -> None:
+    """One line says which file, and what is wrong with it."""
+    path = tmp_path / "config.yaml"
+    path.write_text("kubernetes: {kubeconfig: /nowhere/kubeconfig}")
+    free = ("--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0")
+    done = fairshare("serve", "--config", str(path), *free)
+    assert done.returncode == 2
+    assert "/nowhere/kubeconfig" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def on_kubernetes(tmp_path: Path, server: str) -> Path:
+    """Settings for an API server at that address."""
+    kubeconfig = tmp_path / "kubeconfig"
+    cluster = {"name": "c", "cluster": {"server": server}}
+    context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+    user = {"name": "u", "user": {"token": "t"}}
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [cluster],
+                "contexts": [context],
+                "users": [user],
+                "current-context": "x",
+            }
+        )
+    )
+    free = {"listen": "127.0.0.1:0", "grpcListen": "127.0.0.1:0"}
+    settings = {"server": free, "kubernetes": {"kubeconfig": str(kubeconfig)}}
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(settings))
+    return path
+
+
 def test_options_replace_the_files_addresses(fleet: Path) -> None:
     with served(fleet, "--listen", "127.0.0.2:0") as server:
         assert server.address[0] == "127.0.0.2"
