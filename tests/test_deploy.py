@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from scheduler.codec.pod import PRIORITY_CLASS
 from scheduler.config import (
     fleet_of,
     load_config,
@@ -13,19 +14,22 @@ from scheduler.config import (
     parse_config,
     queues_of,
 )
-from scheduler.config.schema import Config, Section
+from scheduler.config.schema import Config, KubernetesConfig, Section
 from scheduler.core import (
     Engine,
     Form,
     NodeUp,
     TenantsChanged,
+    WorkloadClass,
     known_classes,
     resource_of,
 )
 from scheduler.core.gpu_tables import CLASSES
+from tests.controlplane import objects
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 EXAMPLE = DEPLOY / "example-config.yaml"
+PRIORITIES = DEPLOY / "priority-classes.yaml"
 
 EXTENDER_FIELDS = {
     "urlPrefix": str,
@@ -109,6 +113,12 @@ def keys(model: type[BaseModel]) -> set[str]:
     return found
 
 
+def test_settings_on_kubernetes_are_the_defaults() -> None:
+    """What is shipped says in full what holds anyway."""
+    found = load_config(DEPLOY / "kubernetes-config.yaml").kubernetes
+    assert found == KubernetesConfig()
+
+
 def test_example_config_shows_every_key() -> None:
     words = EXAMPLE.read_text().replace("{", " ").split()
     missing = {key for key in keys(Config) if f"{key}:" not in words}
@@ -136,3 +146,16 @@ def is_default(line: str) -> bool:
         and words[1][:-1] in keys(Config)
         and words[2] != "..."
     )
+
+
+def test_priority_classes_are_ours_and_preempt_nobody() -> None:
+    """The names that pods are read by; who must leave is decided by us alone."""
+    classes = list(yaml.safe_load_all(PRIORITIES.read_text()))
+    assert {found["metadata"]["name"] for found in classes} == {
+        PRIORITY_CLASS + kind.label for kind in WorkloadClass
+    }
+    assert {found["preemptionPolicy"] for found in classes} == {"Never"}
+    values = {c["metadata"]["name"]: c["value"] for c in classes}
+    assert values == objects.PRIORITIES
+    ranked = sorted(WorkloadClass, key=lambda k: -values[PRIORITY_CLASS + k.label])
+    assert ranked == sorted(WorkloadClass)
