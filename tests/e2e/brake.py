@@ -138,6 +138,10 @@ class Brake:
         self._loop.run_forever()
         self._loop.run_until_complete(self._session.close())
         self._loop.run_until_complete(runner.cleanup())
+        rest = asyncio.all_tasks(self._loop)
+        for task in rest:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
         self._loop.close()
 
     def end(self) -> None:
