@@ -91,9 +91,10 @@ class Pods:
             return
         known = self.records.get(PodUid(message.metadata.uid))
         if known is not None and known.is_ahead:
-            if int(message.metadata.resource_version or 0) < known.version:
-                return
-            known.is_ahead = False
+            version = int(message.metadata.resource_version or 0)
+            known.is_ahead = version < known.version
+            if version <= known.version:
+                return  # the state that our own write was answered with, or older
         self._take(message)
 
     def gone(self, uid: str) -> None:
@@ -101,15 +102,15 @@ class Pods:
         self._drop(PodUid(uid))
         self._nodes.use(uid, None, None)
 
-    def written(self, uid: PodUid, version: int, **changes: object) -> None:
+    def answered(self, message: PodObject) -> None:
         """Take what a write of ours has made of a pod, unless more is known already."""
-        record = self.records.get(uid)
-        if record is not None and record.version <= version:
-            record.is_ahead = record.version < version
-            record.version = version
-            for name, value in changes.items():
-                setattr(record, name, value)
-            self.note(record)
+        uid = PodUid(message.metadata.uid)
+        known = self.records.get(uid)
+        if known is None or int(message.metadata.resource_version) <= known.version:
+            return
+        self.changed(message)
+        if uid in self.records:
+            self.records[uid].is_ahead = True
 
     def rename(self, naming: Naming) -> None:
         """Read anew whose namespace belongs to another tenant now.
@@ -141,7 +142,12 @@ class Pods:
         if record is not None:
             record.problem = problem
             self._refused[uid] = record.pod.gang if record.pod else ""
-            self.note(record)
+            self._note(record)
+
+    def is_as_told(self, uid: PodUid) -> bool:
+        """Whether a pod is what the engine has decided for."""
+        told, record = self._told.get(uid), self.records.get(uid)
+        return told is not None and record is not None and record.pod == told.pod
 
     def of_controller(self, uid: str) -> Collection[PodUid]:
         """Return a controller's pods."""
@@ -152,7 +158,7 @@ class Pods:
         mine = self.of_controller(controller)
         return len(mine), sum(uid in self._told for uid in mine)
 
-    def note(self, record: Record) -> None:
+    def _note(self, record: Record) -> None:
         """Remember whether a pod carries what only a plan or a wish justifies.
 
         And whether it has a problem that its owner should know of.
@@ -182,14 +188,16 @@ class Pods:
 
     def _keep(self, record: Record) -> None:
         before = self.records.get(record.uid)
-        if before is not None and before.controller != record.controller:
-            self._orphan(before)
+        if before is not None:
+            record.is_ahead = before.is_ahead  # when it is only read anew
+            if before.controller != record.controller:
+                self._orphan(before)
         self.records[record.uid] = record
         if record.controller is not None:
             mine = self._of_controller.setdefault(record.controller.uid, {})
             mine[record.uid] = None
         self._dirty[record.uid] = None
-        self.note(record)
+        self._note(record)
 
     def _leave_to_others(self, message: PodObject) -> None:
         """Count only what a pod uses, and remember it if it may become a tenant's."""
@@ -227,9 +235,7 @@ class Pods:
         is_told = message.spec.node_name and self._is_told_bound(uid)
         if not (is_told or self._is_ours(message)):
             return None
-        record, known = record_of(message), self.records.get(uid)
-        if known is not None and known.is_ahead:
-            record.follow(known)
+        record = record_of(message)
         if is_told:
             record.pod = self._told[uid].pod
             return record
@@ -365,7 +371,7 @@ class Pods:
         self._refused.pop(record.uid, None)
         if record.problem:
             record.problem = ""
-            self.note(record)
+            self._note(record)
 
     def _house(self, record: Record) -> None:
         """Wait no longer for a bound pod's node."""
