@@ -32,7 +32,26 @@ _GAUGES = {
     "pending": "GPUs asked for and waiting.",
     "share": "GPUs that the division of capacity grants now.",
 }
+_OF_WATCHES = {
+    "objects": "Objects of a collection that are known.",
+    "lists": "Times a collection was read whole.",
+    "failures": "Reads of a collection that failed, and watches that broke.",
+    "skipped": "States of objects that could not be read.",
+    "silent_s": "Seconds since the API server was last heard of.",
+}
 _OF_GROUPS = ("guarantee", "promised")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """One watched collection; `silent_s` is the time since the API server spoke."""
+
+    path: str
+    objects: int
+    lists: int
+    failures: int
+    skipped: int
+    silent_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +68,7 @@ class Scrape:
     capacity: dict[Form, int]
     stranded: int
     wishes: int
+    watches: tuple[Watch, ...] = ()
 
 
 class Metrics:
@@ -152,6 +172,7 @@ class _FleetCollector(Collector):
             fleet.stranded / QUANTA_PER_GPU
         )
         yield _plain("wishes", "Actions that nobody has acknowledged.")(fleet.wishes)
+        yield from _watch_gauges(fleet)
 
 
 def _tenant_gauges(fleet: Scrape) -> Iterator[Metric]:
@@ -163,6 +184,14 @@ def _tenant_gauges(fleet: Scrape) -> Iterator[Metric]:
             if name in _OF_GROUPS or row.form not in fleet.groups:
                 labels = (row.name, class_of(row.form), row.form)
                 gauge.add_metric(labels, getattr(row, name) / QUANTA_PER_GPU)
+        yield gauge
+
+
+def _watch_gauges(fleet: Scrape) -> Iterator[Metric]:
+    for name, text in _OF_WATCHES.items():
+        gauge = GaugeMetricFamily(f"fairshare_watch_{name}", text, labels=("path",))
+        for watch in fleet.watches:
+            gauge.add_metric((watch.path,), getattr(watch, name))
         yield gauge
 
 

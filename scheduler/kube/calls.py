@@ -78,6 +78,10 @@ class Calls:
         pause = max(at_least_s, pause * random.uniform(0.5, 1.0))
         self._rests[key] = (time.monotonic() + pause, failures + 1)
 
+    def wake(self, key: str) -> None:
+        """Let a key begin at once: what it failed for may be over."""
+        self._rests.pop(key, None)
+
     def forget(self, alive: Callable[[str], bool]) -> None:
         """Forget rests of keys that are not alive any more."""
         self._rests = {k: rest for k, rest in self._rests.items() if alive(k)}

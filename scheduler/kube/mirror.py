@@ -43,6 +43,38 @@ class Leases:
         return ", ".join(holder for _, holder in sorted(self.holders.items()))
 
 
+class Budgets:
+    """PodDisruptionBudgets, as far as they say where an eviction may go through again.
+
+    Whether one may is the API server's to judge, at the very moment it is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._allowed: dict[str, int] = {}
+        self._namespaces: dict[str, str] = {}
+        self._eased: set[str] = set()
+
+    def changed(self, budget: PdbObject) -> None:
+        """Take a budget."""
+        uid, allowed = budget.metadata.uid, budget.status.disruptions_allowed
+        if allowed > self._allowed.get(uid, 0):
+            self._eased.add(budget.metadata.namespace)
+        self._allowed[uid] = allowed
+        self._namespaces[uid] = budget.metadata.namespace
+
+    def gone(self, uid: str) -> None:
+        """Forget a budget: what it forbade is free now."""
+        self._allowed.pop(uid, None)
+        namespace = self._namespaces.pop(uid, None)
+        if namespace is not None:
+            self._eased.add(namespace)
+
+    def eased(self) -> set[str]:
+        """Return namespaces in which more may be evicted than at the last call."""
+        found, self._eased = self._eased, set()
+        return found
+
+
 class Mirror:
     """Everything that is seen of the cluster, apart from tenants."""
 
@@ -52,6 +84,7 @@ class Mirror:
         self.pods = Pods(naming, self.nodes, self.jobs, schedulers)
         self.priorities = Priorities(self.jobs)
         self.leases = Leases()
+        self.budgets = Budgets()
         self._naming = naming
 
     def rename(self, naming: Naming) -> None:

@@ -19,6 +19,7 @@ from scheduler.codec import (
     LeaseObject,
     NamespaceObject,
     NodeObject,
+    PdbObject,
     PodObject,
     PriorityClassObject,
 )
@@ -53,6 +54,7 @@ from scheduler.kube.owned import FleetObject, TenantObject
 from scheduler.kube.records import Record
 from scheduler.kube.tenants import FLEETS_PATH, TENANTS_PATH, Tenants
 from scheduler.kube.writer import Writer
+from scheduler.metrics import Watch
 from scheduler.service.driver import Service
 
 PUBLISH_S = 1.0
@@ -181,6 +183,12 @@ class OnKubernetes(Service):
                 None,
             ),
             ("/apis/batch/v1/jobs", JobObject, self._heard(mirror.jobs), None),
+            (
+                "/apis/policy/v1/poddisruptionbudgets",
+                PdbObject,
+                self._heard(mirror.budgets),
+                None,
+            ),
             (leases, LeaseObject, self._heard(mirror.leases), only),
             ("/api/v1/pods", PodObject, self._heard(mirror.pods), None),
         )
@@ -292,6 +300,20 @@ class OnKubernetes(Service):
 
     def _wishes(self) -> int:
         return len(self._engine.leaving())
+
+    def _watches(self) -> tuple[Watch, ...]:
+        now = time.monotonic()
+        return tuple(
+            Watch(
+                path=informer.path,
+                objects=len(informer),
+                lists=informer.health.lists,
+                failures=informer.health.failures,
+                skipped=informer.health.skipped,
+                silent_s=now - informer.health.last_event_monotonic,
+            )
+            for informer in self._informers
+        )
 
     async def _publish(self) -> None:
         """Write the tenants' statuses as they change."""

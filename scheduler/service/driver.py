@@ -30,7 +30,7 @@ from scheduler.core import (
     QueueEntry,
     TenantUse,
 )
-from scheduler.metrics import Metrics, Scrape
+from scheduler.metrics import Metrics, Scrape, Watch
 from scheduler.service.roster import Roster
 from scheduler.service.solver import Solver, pack
 
@@ -200,11 +200,16 @@ class Service(ABC):
             capacity=self._engine.capacity(),
             stranded=self._engine.stranded(),
             wishes=self._wishes(),
+            watches=self._watches(),
         )
 
     @abstractmethod
     def _wishes(self) -> int:
         """Return how many wishes of the engine are not performed yet."""
+
+    def _watches(self) -> tuple[Watch, ...]:
+        """Return what is watched of the API server."""
+        return ()
 
     # -- lane 1 ------------------------------------------------------------------
 
