@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from deploy.demo.claims import DemoError
 from tests.controlplane.client import ApiError, Client, Object
@@ -34,8 +33,10 @@ class Life:
     held: float | None = None
     opened: float | None = None
     bound: float | None = None
+    started: float | None = None
     asked: float | None = None
     saved: float | None = None
+    evicted: float | None = None
     ending: float | None = None
     gone: float | None = None
 
@@ -51,8 +52,8 @@ class Life:
 
     @property
     def runs(self) -> bool:
-        """Whether it holds its node and was not told to stop."""
-        return self.bound is not None and self.ending is None and self.gone is None
+        """Whether it was started by its node and not told to stop."""
+        return self.started is not None and self.ending is None and self.gone is None
 
 
 @dataclass
@@ -65,20 +66,21 @@ class Pause:
     end: float | None = None
 
 
-class Listener(Protocol):
-    """Hears what happens, in order."""
-
-    def __call__(self, life: Life, what: str) -> None:
-        """Hear what happened to a pod: the name of a moment of its life."""
-
-
 @dataclass
 class Chronicle:
-    """Watches pods and Jobs until the API server ends."""
+    """Watches pods and Jobs until the API server ends.
+
+    Parameters
+    ----------
+    on_moment
+        Hears of each moment of a pod's life, by its name, in their order.
+    on_pause
+        Hears when a Job is suspended, and when it goes on.
+    """
 
     client: Client
     clock: Callable[[], float]
-    listener: Listener
+    on_moment: Callable[[Life, str], None]
     on_pause: Callable[[Pause], None]
     lives: dict[str, Life] = field(default_factory=dict)
     pauses: list[Pause] = field(default_factory=list)
@@ -112,8 +114,8 @@ class Chronicle:
                 for kind, thing in news:
                     see(kind, thing)
             problem = "the stream has ended"
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            problem = str(error)
+        except Exception as error:  # else nobody would hear of it: this is a thread
+            problem = repr(error)
         if not self.closing:
             self.failure = f"the watch of {resource} broke: {problem}"
 
@@ -125,11 +127,11 @@ class Chronicle:
             if kind == "DELETED" or not gpus_of(pod):
                 return
             self.lives[uid] = born(pod, now)
-            self.listener(self.lives[uid], "created")
+            self.on_moment(self.lives[uid], "created")
         life = self.lives[uid]
         for what in self._news(life, kind, pod):
             setattr(life, what, now)
-            self.listener(life, what)
+            self.on_moment(life, what)
 
     def _news(self, life: Life, kind: str, pod: Object) -> Iterable[str]:
         """Moments of a life that this is the first sight of, in their order."""
@@ -137,15 +139,17 @@ class Chronicle:
         life.node = life.node or pod["spec"].get("nodeName", "")
         if HOLD in notes:
             life.hold = pod["status"].get("nominatedNodeName", "")
-        terminal = pod["status"].get("phase") in ("Succeeded", "Failed")
+        phase = pod["status"].get("phase")
         seen = {
             "held": bool(life.hold),
             "opened": not is_gated(pod),
             "bound": bool(life.node),
+            "started": phase == "Running",
             "asked": ASKED in notes,
             "saved": SAVED in notes,
+            "evicted": has_to_go(pod),
             "ending": "deletionTimestamp" in pod["metadata"],
-            "gone": kind == "DELETED" or terminal,
+            "gone": kind == "DELETED" or phase in ("Succeeded", "Failed"),
         }
         return [w for w, so in seen.items() if so and getattr(life, w) is None]
 
@@ -178,8 +182,10 @@ def born(pod: Object, now: float) -> Life:
 
 def gpus_of(pod: Object) -> int:
     """Return how many GPUs a pod asks for."""
-    limits = [c.get("resources", {}).get("limits", {}) for c in _containers(pod)]
-    return sum(int(limit.get(GPU, 0)) for limit in limits)
+    asked = (
+        c.get("resources", {}).get("limits", {}) for c in pod["spec"]["containers"]
+    )
+    return sum(int(limits.get(GPU, 0)) for limits in asked)
 
 
 def is_gated(pod: Object) -> bool:
@@ -188,8 +194,10 @@ def is_gated(pod: Object) -> bool:
     return any(gate["name"] == GATE for gate in gates)
 
 
-def _containers(pod: Object) -> list[dict[str, Any]]:
-    return list(pod["spec"]["containers"])
+def has_to_go(pod: Object) -> bool:
+    """Whether the eviction API was called for it."""
+    conditions = pod["status"].get("conditions") or ()
+    return any(c["type"] == "DisruptionTarget" for c in conditions)
 
 
 class Trainer:

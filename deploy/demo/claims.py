@@ -50,15 +50,11 @@ class Claims:
         self._say(text)
 
     def until(self, text: str, probe: Callable[[], object]) -> None:
-        """Claim what comes to be so."""
-        self.wait(text, probe)
-        self.check(text, True)
-
-    def wait(self, text: str, probe: Callable[[], object]) -> None:
-        """As `until`, without a word where it comes to be so."""
+        """Claim what comes to be so in time."""
         deadline = time.monotonic() + PATIENCE_S
         while not probe():
             self._alive()
             if time.monotonic() > deadline:
                 raise DemoError(f"within {PATIENCE_S:g} s it was not so that {text}")
             time.sleep(0.05)
+        self.check(text, True)

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -42,7 +41,7 @@ SETTINGS = HERE / "kubernetes.yaml"
 REPORT = Path("build") / "demo-kubernetes.html"
 COLOURS = {"research": "cyan", "vision": "green", "chat": "magenta"}
 UNAVAILABLE, INTERRUPTED = 2, 130
-FAILURES = (DemoError, ApiError, RuntimeError, OSError, subprocess.SubprocessError)
+FAILURES = (DemoError, ApiError, RuntimeError, OSError)
 
 
 def main() -> int:

@@ -140,7 +140,7 @@ class Shift:
     def _the_right_ones_left(self) -> None:
         stage, claims = self._stage, self._claims
         claims.check(
-            f"{' and '.join(SWEEPS)} had saved their work before they had to stop",
+            f"{' and '.join(SWEEPS)} had saved their work before they were evicted",
             all(_saved_in_time(p) for p in stage.asked() if p.work in SWEEPS),
         )
         claims.check(
@@ -156,7 +156,7 @@ class Shift:
             f"{NOTEBOOK} allows it: its Job is suspended rather than evicted",
             lambda: (
                 stage.job(NOTEBOOK)["spec"]["suspend"]
-                and all(p.gone is not None for p in stage.of(NOTEBOOK))
+                and all(p.gone and not p.evicted for p in stage.of(NOTEBOOK))
             ),
         )
 
@@ -186,13 +186,13 @@ def _was_free(replica: Life, victims: list[Life]) -> bool:
     """Whether all victims on a replica's node were gone when its gate was opened."""
     before = [p.gone for p in victims if p.node == replica.node]
     opened = replica.opened
-    return opened is not None and all(at is not None and at <= opened for at in before)
+    assert opened is not None
+    return before != [] and all(at is not None and at <= opened for at in before)
 
 
 def _saved_in_time(life: Life) -> bool:
-    return (
-        life.saved is not None and life.ending is not None and life.saved < life.ending
-    )
+    saved, evicted = life.saved, life.evicted
+    return saved is not None and evicted is not None and saved < evicted
 
 
 def _is_untouched(life: Life) -> bool:

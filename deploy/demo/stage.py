@@ -93,13 +93,14 @@ class Stage:
         """Ask our service why a pod is where it is, by its own command."""
         asked = ("explain", f"{life.tenant}/{life.name}")
         program = (sys.executable, "-m", "scheduler")
-        said = subprocess.run(
+        done = subprocess.run(
             [*program, *asked, "--server", self._service.grpc],
-            check=True,
             capture_output=True,
             text=True,
-        ).stdout
-        self._print(f"$ fairshare {' '.join(asked)}", said)
+        )
+        if done.returncode:
+            raise RuntimeError(f"fairshare explain: {done.stderr}")
+        self._print(f"$ fairshare {' '.join(asked)}", done.stdout)
 
     def chapter(self, text: str, name: str = "") -> None:
         """Begin a chapter; one with a name is marked on the report's time lines."""
