@@ -7,7 +7,7 @@ the pods on them, departures before arrivals, by name or age inside each.
 
 from collections.abc import Callable, Collection
 
-from scheduler.codec import LeaseObject, Naming
+from scheduler.codec import LeaseObject, Naming, PdbObject
 from scheduler.core import Event, PodUid
 from scheduler.kube.jobs import Jobs
 from scheduler.kube.nodes import Nodes
