@@ -6,7 +6,7 @@ outbox. Decisions are taken in Filter itself (inline).
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from scheduler.codec import Reported
@@ -68,6 +68,25 @@ class Standalone(Service):
             self._roster.pods.setdefault(pod.uid, pod)
             self._asked[pod.uid] = self._clock()
         return answer
+
+    def preempt(
+        self, pod: Pod | None, offers: Mapping[NodeName, Sequence[PodUid]]
+    ) -> dict[NodeName, tuple[PodUid, ...]]:
+        """Narrow or correct kube-scheduler's choice of victims.
+
+        A pod that fits nowhere as kube-scheduler counts is asked about here alone,
+        never by Filter: it is taken note of and decided first. If its room is being
+        reclaimed then, wishes say who is to go, with notice, and nobody else has to.
+
+        Raises
+        ------
+        ValueError
+            When the pod or a node contradicts what is known; nothing has changed then.
+        """
+        if pod is not None and pod.uid not in self._roster.bound:
+            self.filter(pod, list(offers))
+            self._cycle()
+        return super().preempt(pod, offers)
 
     def report(self, batch: Collection[Reported]) -> int:
         """Apply a batch of events, whole or not at all; return how many there were.
