@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.controlplane import objects
+from tests.controlplane import hollow, objects
 from tests.controlplane.client import Object
 from tests.e2e.extenders import Call, Reply, Script, only, said
 from tests.e2e.running import until
@@ -245,7 +245,7 @@ def is_guarded(wire: Wire) -> bool:
 def test_a_victim_is_told_and_its_room_is_kept_until_it_is_gone(wire: Wire) -> None:
     """The condition comes before the end; the taker waits nominated, and is filtered
     again; a second taker finds another victim only where there is one."""
-    slow = {"hollow.fairshare.dev/shuts-down-in": "2"}
+    slow = {hollow.SHUTS_DOWN_IN: "2"}
     place = {"kubernetes.io/hostname": "strict-0"}
     wire.pod(
         "low",

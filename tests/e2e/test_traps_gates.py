@@ -6,7 +6,9 @@ After each test every answer that the service gave is held against the contract
 
 import time
 
-from tests.controlplane import objects
+import pytest
+
+from tests.controlplane import hollow, objects
 from tests.controlplane.client import Object
 from tests.e2e import devices
 from tests.e2e.extenders import condition
@@ -112,7 +114,7 @@ def test_who_waits_at_the_gate_is_never_asked_about_whatever_we_write(
     ours.client.create(objects.node("n0"))
     ours.client.create(tenant("owner", mine, guarantee={H100: 8}))
     ours.client.create(tenant("guest", theirs))
-    slow = {"hollow.fairshare.dev/shuts-down-in": "2"}
+    slow = {hollow.SHUTS_DOWN_IN: "2"}
     burst = ours.client.create(gated("burst", theirs, 8, annotations=slow))
     bound(ours, burst)
     own = ours.client.create(gated("own", mine, 8))
@@ -342,7 +344,7 @@ def test_one_victim_is_enough_however_slowly_it_leaves(ours: Ours) -> None:
     ours.client.create_all(objects.nodes(3))
     ours.client.create(tenant("owner", mine, guarantee={H100: 8}))
     ours.client.create(tenant("guest", theirs))
-    slow = {"hollow.fairshare.dev/shuts-down-in": "3"}
+    slow = {hollow.SHUTS_DOWN_IN: "3"}
     guests = ours.client.create_all(
         gated(f"burst-{i}", theirs, 8, annotations=slow) for i in range(3)
     )
@@ -356,6 +358,75 @@ def test_one_victim_is_enough_however_slowly_it_leaves(ours: Ours) -> None:
     assert len(gone) == 1
     assert not ours.asked("preempt", own)
     assert node in ("n0", "n1", "n2")
+
+
+# Eviction
+
+
+def burst_and_owner(ours: Ours, guest: Object) -> Object:
+    """Let a guest fill the only node, and then the owner ask for it."""
+    mine, theirs = ours.plane.new_namespace(), guest["metadata"]["namespace"]
+    ours.client.create(objects.node("n0"))
+    ours.client.create(tenant("owner", mine, guarantee={H100: 8}))
+    ours.client.create(tenant("guest", theirs))
+    ours.client.create(guest)
+    until("the guest runs", lambda: running(ours, theirs))
+    return ours.client.create(gated("own", mine, 8))
+
+
+def running(ours: Ours, space: str) -> list[Object]:
+    pods = ours.client.items("pods", space)
+    return [pod for pod in pods if pod["status"].get("phase") == "Running"]
+
+
+def test_a_budget_for_all_pods_is_respected(ours: Ours) -> None:
+    """Trap 24: native preemption overlooks an empty selector, the Eviction API and so
+    we do not."""
+    space = ours.plane.new_namespace()
+    ours.client.create(objects.budget("all", space, {}, 1))
+    own = burst_and_owner(ours, gated("burst", space, 8))
+    until("it is refused", lambda: written(ours, space, "EvictionBlocked"))
+    assert len(running(ours, space)) == 1
+    assert not node_of(ours.client, "own", own["metadata"]["namespace"])
+    ours.client.delete("poddisruptionbudgets", "all", space)
+    bound(ours, own)
+
+
+def written(ours: Ours, space: str, reason: str) -> list[Object]:
+    return [e for e in ours.client.items("events", space) if e["reason"] == reason]
+
+
+@pytest.mark.parametrize("code", ["0", "143"])
+def test_a_trainer_that_ends_well_when_it_is_stopped_counts_as_done(
+    ours: Ours, code: str
+) -> None:
+    """Trap 26: nobody can tell that from success. One that says 143 comes again, at
+    its gate, and its Job has lost no attempt."""
+    space = ours.plane.new_namespace()
+    notes = {hollow.RUNS_FOR: "forever", hollow.TERMINATED_CODE: code}
+    stopped = [{"type": "DisruptionTarget", "status": "True"}]
+    rules = [{"action": "Ignore", "onPodConditions": stopped}]
+    job = objects.job(
+        "train",
+        space,
+        8,
+        gated=True,
+        annotations=notes,
+        priority_class="fairshare-training",
+        job={"podFailurePolicy": {"rules": rules}},
+    )
+    own = burst_and_owner(ours, job)
+    bound(ours, own)
+
+    def outcome() -> str:
+        status = ours.client.get("jobs", "train", space)["status"]
+        if status.get("succeeded"):
+            return "done"
+        pods = ours.client.items("pods", space)
+        new = [pod for pod in pods if pod["spec"].get("schedulingGates")]
+        return "again" if new and not status.get("failed") else ""
+
+    assert until("its Job goes on", outcome) == ("done" if code == "0" else "again")
 
 
 # What is read once, and what is not
