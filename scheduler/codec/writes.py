@@ -49,7 +49,12 @@ def nomination(uid: str, node: str | None, mark: str | None, hold: str | None) -
     return _encode({"metadata": metadata, "status": {"nominatedNodeName": node}})
 
 
-def open_gate(uid: str, affinity: Affinity | None, products: Sequence[str]) -> bytes:
+def open_gate(
+    uid: str,
+    affinity: Affinity | None,
+    products: Sequence[str],
+    version: str | None = None,
+) -> bytes:
     """Let a pod through: remove our gate and tighten where it may run, in one write.
 
     Parameters
@@ -60,13 +65,16 @@ def open_gate(uid: str, affinity: Affinity | None, products: Sequence[str]) -> b
         What the pod asks for so far.
     products
         Product labels, one of which its node must have; empty for any.
+    version
+        Resource version of the pod as it was decided on; None opens any.
     """
+    metadata = {"uid": uid} | ({"resourceVersion": version} if version else {})
     spec: dict[str, Any] = {"schedulingGates": [{"$patch": "delete", "name": GATE}]}
     if products:
         terms = _tightened(affinity, products)
         node_affinity = {_REQUIRED: {"nodeSelectorTerms": terms}}
         spec["affinity"] = {"nodeAffinity": node_affinity}
-    return _encode({"metadata": {"uid": uid}, "spec": spec})
+    return _encode({"metadata": metadata, "spec": spec})
 
 
 def _tightened(

@@ -44,7 +44,7 @@ class Record:
     problem
         What that is, in one sentence.
     is_ahead
-        Whether `version` is of a write of ours that the watch has not told of yet.
+        Whether this is the answer to a write of ours: the watch is not that far yet.
     """
 
     uid: PodUid
@@ -85,14 +85,6 @@ class Record:
         if self._read[0] != self.mark:
             self._read = (self.mark, mark_of(self.mark))
         return self._read[1]
-
-    def follow(self, newer: "Record") -> None:
-        """Take over what we have written since this was read."""
-        for name in _WRITTEN:
-            setattr(self, name, getattr(newer, name))
-
-
-_WRITTEN = ("version", "is_ahead", "gated", "nominated", "mark", "hold", "save_by")
 
 
 def mark_of(text: str) -> Mark | None:

@@ -9,11 +9,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
-from msgspec import Struct
 
-from scheduler.codec import writes
+from scheduler.codec import PodObject, writes
 from scheduler.codec.mark import CHECKPOINT_DEADLINE
-from scheduler.codec.objects import ObjectMeta
 from scheduler.core import GangId, Leaving, Planned, PodUid
 from scheduler.kube import gaps
 from scheduler.kube.api import Api, ApiError
@@ -30,13 +28,7 @@ QUIET = 32
 log = logging.getLogger(__name__)
 
 
-class _Written(Struct):
-    """What matters of the answer to a write."""
-
-    metadata: ObjectMeta
-
-
-_written = msgspec.json.Decoder(_Written)
+_pod = msgspec.json.Decoder(PodObject)
 
 
 class Writer:
@@ -91,6 +83,7 @@ class Writer:
             self._begin_adornment(hold)
         for step in gaps.leftovers(pods.adorned, records, self._planned):
             self._begin_clearance(step)
+        self._retry_where_eased()
         going = {wish.uid: wish for wish in leaving}
         for ask in gaps.requests(going, records, pods.asked, to_epoch):
             self._begin_request(ask, going.get(ask.record.uid))
@@ -162,17 +155,7 @@ class Writer:
         record = step.record
         body = writes.nomination(record.uid, step.node, step.mark, step.hold)
         path = f"{record.path}/status"
-        version = await self._patch(
-            "nominate", path, body, lambda: self._is_wanted(step)
-        )
-        if version is not None:
-            self._mirror.pods.written(
-                record.uid,
-                version,
-                nominated=step.node or "",
-                mark=step.mark or "",
-                hold=step.hold or "",
-            )
+        await self._patch("nominate", path, body, lambda: self._is_wanted(step))
 
     def _is_wanted(self, step: Adorn) -> bool:
         """Whether nothing else has been decided since."""
@@ -182,23 +165,24 @@ class Writer:
         return plan.node == step.node and plan.held == (step.mark is None)
 
     async def _open(self, record: Record, admission: Admission) -> None:
-        """Open a pod's gate, if what it was adorned for still stands."""
-        uid = record.uid
-        plan, current = self._planned.get(uid), self._mirror.pods.records.get(uid)
+        """Open a pod's gate, if it is what was decided on, and that still stands."""
+        pods, uid = self._mirror.pods, record.uid
+        plan, current = self._planned.get(uid), pods.records.get(uid)
         if plan is None or current is None or not current.gated:
             return
         products = self._mirror.nodes.products(plan.form)
-        body = writes.open_gate(uid, current.affinity, products)
-        version = await self._patch(
-            "open", record.path, body, lambda: self._stands(admission)
-        )
-        if version is not None:
-            self._mirror.pods.written(uid, version, gated=False)
+        version = str(current.version)
+        body = writes.open_gate(uid, current.affinity, products, version)
+
+        def is_wanted() -> bool:
+            return self._stands(admission) and pods.is_as_told(uid)
+
+        await self._patch("open", record.path, body, is_wanted)
 
     async def _patch(
         self, kind: str, path: str, body: bytes, is_wanted: Callable[[], bool]
-    ) -> int | None:
-        """Patch a pod or Job; return its version, None if that is not wanted any more.
+    ) -> None:
+        """Patch a pod, unless that is not wanted any more.
 
         Its turn may come late, when the API server is slow.
         """
@@ -207,9 +191,8 @@ class Writer:
             return await self._api.patch(path, body) if is_wanted() else b""
 
         answer = await self._calls.call(kind, patch)
-        return (
-            int(_written.decode(answer).metadata.resource_version) if answer else None
-        )
+        if answer:
+            self._mirror.pods.answered(_pod.decode(answer))
 
     # -- hold, take back -----------------------------------------------------------
 
@@ -243,11 +226,8 @@ class Writer:
             self.news.tell(record, "CheckpointRequested", text)
 
     async def _request(self, ask: Ask) -> None:
-        uid, notes = ask.record.uid, {CHECKPOINT_DEADLINE: ask.save_by}
-        body = writes.annotate(uid, notes)
-        version = await self._patch("ask", ask.record.path, body, _always)
-        if version is not None:
-            self._mirror.pods.written(uid, version, save_by=ask.save_by or "")
+        body = writes.annotate(ask.record.uid, {CHECKPOINT_DEADLINE: ask.save_by})
+        await self._patch("ask", ask.record.path, body, lambda: True)
 
     def _evict(self, going: Mapping[PodUid, Leaving]) -> None:
         jobs: dict[str, JobRecord | None] = {}
@@ -299,6 +279,14 @@ class Writer:
         self._calls.rest(key)  # the news of it are on their way
         self.news.tell(record, "Evicted", self._why(wish))
 
+    def _retry_where_eased(self) -> None:
+        """Ask for evictions again where a disruption budget allows more than before."""
+        eased = self._mirror.budgets.eased()
+        for uid in self.blocked:
+            record = self._mirror.pods.records.get(uid)
+            if record is not None and record.namespace in eased:
+                self._calls.wake(f"evict {uid}")
+
     def _explain_refusal(self, record: Record, error: ApiError) -> None:
         """Say that a disruption budget, or two of them, keeps the pod where it is."""
         why = " ".join((error.message, *error.details))
@@ -346,9 +334,5 @@ class Writer:
     async def _switch(self, job: JobRecord, suspend: bool) -> None:
         body = writes.suspend_job(job.uid, suspend)
         kind = "suspend" if suspend else "resume"
-        await self._patch(kind, job.path, body, _always)
+        await self._calls.call(kind, lambda: self._api.patch(job.path, body))
         self._calls.rest(f"job {job.uid}")  # the news of it are on their way
-
-
-def _always() -> bool:
-    return True

@@ -75,6 +75,7 @@ def pod_json(
     gang: str = "",
     size: int = 0,
     job: str = "",
+    keeper: str = "",
     born: int = 0,
     phase: str = "Pending",
     deleting: bool = False,
@@ -82,7 +83,7 @@ def pod_json(
     notes: Mapping[str, str] | None = None,
     **spec: Any,
 ) -> Json:
-    """A pod; `job` is the UID of the Job that made it."""
+    """A pod; `job` or `keeper` is the UID of the Job, or ReplicaSet, that made it."""
     ours = {
         ADMISSION: mark,
         HOLD: hold,
@@ -101,8 +102,10 @@ def pod_json(
         "annotations": annotations,
         "creationTimestamp": stamp(born),
     }
-    if job:
-        owner = {"kind": "Job", "apiVersion": "batch/v1", "name": "train", "uid": job}
+    if job or keeper:
+        kind = "Job" if job else "ReplicaSet"
+        api = "batch/v1" if job else "apps/v1"
+        owner = {"kind": kind, "apiVersion": api, "name": "train", "uid": job or keeper}
         metadata["ownerReferences"] = [{**owner, "controller": True}]
     if deleting:
         metadata["deletionTimestamp"] = stamp(born + 60)
@@ -283,14 +286,16 @@ class Seen:
         try:
             self.engine.observe(event, self.now)
         except ValueError as error:
-            assert isinstance(event, PodSubmitted | PodReplaced | PodBound), error
-            uid = event.uid if isinstance(event, PodBound) else event.pod.uid
-            self.refused[uid] = str(error)
-            self.mirror.refuse(uid, str(error))
+            self._refuse(event, str(error))
         self.engine.check_invariants()
 
+    def _refuse(self, event: Event, problem: str) -> None:
+        assert isinstance(event, PodSubmitted), problem
+        self.refused[event.pod.uid] = problem
+        self.mirror.refuse(event.pod.uid, problem)
+
     def _check_order(self, events: list[Event]) -> None:
-        """Departures precede arrivals; a Job's stand-ins make way where its pods come."""
+        """Departures precede arrivals; but stand-ins make way where pods come."""
         own = [e for e in events if not _is_of_stand_in(e)]
         ranks = [_RANKS[type(event)] for event in own if type(event) in _RANKS]
         assert ranks == sorted(ranks), [type(event).__name__ for event in own]

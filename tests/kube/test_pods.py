@@ -1,4 +1,4 @@
-"""Pods that are seen become events for the engine: each told once, each for a reason."""
+"""Pods that are seen become events for the engine, each told once."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from tests.kube.seen import H100, Seen, job, mark, node, pod, pod_json, read, st
 A, B = TenantName("a"), TenantName("b")
 
 
-def events(seen: Seen, kind: type) -> list:  # type: ignore[type-arg]
+def events(seen: Seen, kind: type) -> list:
     return [event for event in seen.hear() if isinstance(event, kind)]
 
 
@@ -48,7 +48,7 @@ def test_others_are_no_business_of_the_engine(strange: object) -> None:
     """Least of all a pod of the system that carries an annotation we cannot read."""
     seen = Seen().see(node("n1"))
     seen.hear()
-    seen.mirror.pods.changed(strange)  # type: ignore[arg-type]
+    seen.mirror.pods.changed(strange)
     assert not seen.mirror.pods.records
     assert all(isinstance(event, NodeChanged) for event in seen.hear())
 
@@ -92,9 +92,9 @@ def test_a_waiting_pod_follows_its_namespace_to_another_tenant() -> None:
     seen.hear()
     seen.rename({"team-a": B})
     gone, come = seen.hear()
-    assert (gone, come.pod.tenant) == (PodGone("uid-p"), "b")  # type: ignore[arg-type, union-attr]
+    assert (gone, come.pod.tenant) == (PodGone("uid-p"), "b")
     seen.rename({})
-    assert events(seen, PodGone) == [PodGone("uid-p")]  # type: ignore[arg-type]
+    assert events(seen, PodGone) == [PodGone("uid-p")]
     assert set(seen.known()) == {"uid-q"}
 
 
@@ -102,7 +102,7 @@ def test_a_namespace_that_gets_a_tenant_brings_its_pods_waiting_and_bound() -> N
     """All are seen before anybody knows whose they are, at every start."""
     seen = Seen({}).see(node("n1"), pod("p"), pod("q", 2, node="n1"))
     (up,) = seen.hear()
-    assert dict(up.node.offers)[parse_form(H100)] == 6  # type: ignore[union-attr]
+    assert dict(up.node.offers)[parse_form(H100)] == 6
     seen.rename({"team-a": A})
     seen.hear()
     assert {uid: at for uid, (_, at, _) in seen.known().items()} == {
@@ -132,7 +132,7 @@ def test_a_pod_that_becomes_unreadable_is_taken_back_with_its_reason() -> None:
     seen.hear()
     seen.see(pod("p", notes={"fairshare.dev/gpu-classes": "?"}))
     assert events(seen, PodGone)
-    record = seen.mirror.pods.records["uid-p"]  # type: ignore[index]
+    record = seen.mirror.pods.records["uid-p"]
     assert "gpu-classes" in record.problem
     assert list(seen.mirror.pods.troubled) == ["uid-p"]
     assert events(seen.see(pod("p")), PodSubmitted)
@@ -146,7 +146,7 @@ def test_checkpoints_are_told_when_their_stamp_changes() -> None:
     seen = Seen().see(node("n1"), pod("p", **bound, notes=saved))
     assert not events(seen, CheckpointDone)
     seen.see(pod("p", **bound, notes=saved | {"fairshare.dev/checkpoint-done": "x"}))
-    assert seen.hear() == [CheckpointDone("uid-p")]  # type: ignore[arg-type]
+    assert seen.hear() == [CheckpointDone("uid-p")]
 
 
 def test_who_waits_longest_is_told_first() -> None:
@@ -161,7 +161,7 @@ def test_a_pod_made_anew_under_its_name_is_another_pod() -> None:
     seen.hear()
     seen.lose("1").see(pod("p", uid="2"))
     gone, come = seen.hear()
-    assert (gone.uid, come.pod.uid) == ("1", "2")  # type: ignore[union-attr]
+    assert (gone.uid, come.pod.uid) == ("1", "2")
 
 
 # -- where it is --------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_an_unmarked_pod_is_charged_only_for_what_its_node_offers() -> None:
     assert seen.hear() == []
     seen.see(node("n1"))
     up, bound = seen.hear()
-    assert dict(up.node.offers)[parse_form(H100)] == 8  # type: ignore[union-attr]
+    assert dict(up.node.offers)[parse_form(H100)] == 8
     assert isinstance(bound, PodBound)
 
 
@@ -199,10 +199,10 @@ def test_what_strangers_hold_is_taken_off_at_once() -> None:
     seen = Seen().see(node("n1"))
     seen.hear()
     (changed,) = seen.see(pod("p", 3, node="n1", notes=other)).hear()
-    assert dict(changed.node.offers)[parse_form(H100)] == 5  # type: ignore[union-attr]
+    assert dict(changed.node.offers)[parse_form(H100)] == 5
     assert seen.see(pod("p", 3, node="n1", notes=other)).hear() == []
     (changed,) = seen.lose("uid-p").hear()
-    assert dict(changed.node.offers)[parse_form(H100)] == 8  # type: ignore[union-attr]
+    assert dict(changed.node.offers)[parse_form(H100)] == 8
 
 
 # -- gangs and Jobs ------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_a_pod_is_not_told_before_its_job_is_known() -> None:
     """Its gang would be of the wrong size."""
     seen = Seen().see(pod("p", job="j"))
     assert seen.hear() == []
-    assert "Job" in seen.mirror.pods.records["uid-p"].problem  # type: ignore[index]
+    assert "Job" in seen.mirror.pods.records["uid-p"].problem
     (told,) = events(seen.see(job("j", 4)), PodSubmitted)
     assert told.pod.min_member == 4
 
@@ -242,7 +242,7 @@ def test_who_contradicts_its_gang_is_heard_again_when_the_others_are_gone() -> N
     seen = Seen().see(pod("p", gang="g", size=2), pod("q", gang="g", size=2, **batch))
     seen.hear()
     assert list(seen.refused) == ["uid-q"]
-    record = seen.mirror.pods.records["uid-q"]  # type: ignore[index]
+    record = seen.mirror.pods.records["uid-q"]
     assert "workload_class" in record.problem
     seen.lose("uid-p").hear()
     assert set(seen.known()) == {"uid-q"}
@@ -254,7 +254,7 @@ def test_a_large_gang_joins_in_no_time() -> None:
     """Each of its members must not look at all the others."""
     sizes = Seen().mirror.pods._sizes
     for i in range(65_536):
-        assert sizes.join(f"uid-{i}", "g", 65_536) == 65_536  # type: ignore[arg-type]
+        assert sizes.join(f"uid-{i}", "g", 65_536) == 65_536
 
 
 def test_a_pod_that_is_adopted_by_another_controller_is_listed_there_alone() -> None:
@@ -271,36 +271,54 @@ def test_news_older_than_our_own_write_are_ignored() -> None:
     """The watch lags behind; what we wrote must not be written again."""
     seen = Seen().see(pod("p", version=5))
     pods = seen.mirror.pods
-    pods.written("uid-p", 8, nominated="n1", mark=mark())  # type: ignore[arg-type]
-    seen.see(pod("p", version=7, notes={"x": "y"}))
-    assert pods.records["uid-p"].nominated == "n1"  # type: ignore[index]
-    seen.see(pod("p", version=8, nominated="n1", mark=mark()))
-    seen.see(pod("p", version=9))
-    assert pods.records["uid-p"].nominated == ""  # type: ignore[index]
+    pods.answered(pod("p", version=8, nominated="n1", mark=mark()))
+    seen.see(pod("p", version=7))
+    assert pods.records["uid-p"].nominated == "n1"
+    seen.see(pod("p", version=8, nominated="n1", mark=mark()), pod("p", version=9))
+    assert pods.records["uid-p"].nominated == ""
 
 
 def test_an_answer_that_comes_after_newer_news_is_ignored() -> None:
     seen = Seen().see(pod("p", version=9))
-    seen.mirror.pods.written("uid-p", 8, nominated="n1")  # type: ignore[arg-type]
-    assert seen.mirror.pods.records["uid-p"].nominated == ""  # type: ignore[index]
+    seen.mirror.pods.answered(pod("p", version=8, nominated="n1"))
+    assert seen.mirror.pods.records["uid-p"].nominated == ""
+
+
+def test_the_answer_about_a_pod_that_is_gone_does_not_bring_it_back() -> None:
+    seen = Seen().see(pod("p", version=5)).lose("uid-p")
+    seen.mirror.pods.answered(pod("p", version=8))
+    seen.hear()
+    assert seen.kept() == {}
+
+
+def test_an_answer_tells_what_others_wrote_before_us() -> None:
+    """A patch meets a pod as it is by then, not as we have seen it."""
+    seen = Seen().see(pod("p", version=5))
+    seen.hear()
+    pods = seen.mirror.pods
+    assert pods.is_as_told("uid-p")
+    edited = {"fairshare.dev/gpu-classes": "a100-80gb"}
+    pods.answered(pod("p", version=7, nominated="n1", mark=mark(), notes=edited))
+    assert not pods.is_as_told("uid-p")
+    assert [type(event) for event in seen.hear()] == [PodGone, PodSubmitted]
 
 
 def test_an_api_server_that_went_back_in_time_is_believed() -> None:
     """Restored from a backup its versions are small again."""
     seen = Seen().see(pod("p", version=900), pod("p", version=3, nominated="n1"))
-    assert seen.mirror.pods.records["uid-p"].nominated == "n1"  # type: ignore[index]
+    assert seen.mirror.pods.records["uid-p"].nominated == "n1"
 
 
 def test_what_we_wrote_outlasts_reading_a_pod_anew() -> None:
     """Namespaces change hands, Jobs change size while a write is on its way."""
     seen = Seen().see(pod("p", version=5))
-    changes = {"nominated": "n1", "mark": mark("b"), "gated": False}
-    seen.mirror.pods.written("uid-p", 8, **changes)  # type: ignore[arg-type]
+    opened = pod("p", version=8, nominated="n1", mark=mark("b"), gated=False)
+    seen.mirror.pods.answered(opened)
     seen.rename({"team-a": B})
-    record = seen.mirror.pods.records["uid-p"]  # type: ignore[index]
+    record = seen.mirror.pods.records["uid-p"]
     assert (record.version, record.nominated, record.gated) == (8, "n1", False)
     seen.see(pod("p", version=7))
-    assert seen.mirror.pods.records["uid-p"].version == 8  # type: ignore[index]
+    assert seen.mirror.pods.records["uid-p"] is record
 
 
 def test_a_time_that_is_none_is_refused_before_anything_changes() -> None:
