@@ -16,6 +16,7 @@ from scheduler.codec import (
     CodecError,
     Naming,
     PodObject,
+    is_gated,
     is_terminal,
     is_terminating,
     job_of,
@@ -230,11 +231,14 @@ class Pods:
     # -- reading -----------------------------------------------------------------
 
     def _read(self, message: PodObject) -> Record | None:
-        """Return the record of a tenant's GPU pod; None for everybody else's."""
+        """Return the record of a tenant's GPU pod; None for everybody else's.
+
+        Also of one that is no tenant's any more and still keeps room for itself.
+        """
         uid = PodUid(message.metadata.uid)
         is_told = message.spec.node_name and self._is_told_bound(uid)
         if not (is_told or self._is_ours(message)):
-            return None
+            return record_of(message) if _keeps_room(message) else None
         record = record_of(message)
         if is_told:
             record.pod = self._told[uid].pod
@@ -380,3 +384,8 @@ class Pods:
         waiting.pop(record.uid, None)
         if not waiting:
             self._homeless.pop(node, None)
+
+
+def _keeps_room(message: PodObject) -> bool:
+    """Whether a pod at our gate is nominated: nobody but us does that."""
+    return bool(message.status.nominated_node_name) and is_gated(message)

@@ -53,6 +53,16 @@ def test_others_are_no_business_of_the_engine(strange: object) -> None:
     assert all(isinstance(event, NodeChanged) for event in seen.hear())
 
 
+def test_a_gated_pod_of_nobody_is_seen_while_it_keeps_room() -> None:
+    """Its tenant is gone: the nomination must be found to be cleared."""
+    seen = Seen().see(pod("p", space="elsewhere", nominated="n1"))
+    assert events(seen, PodSubmitted) == []
+    assert list(seen.mirror.pods.adorned) == ["uid-p"]
+    seen.see(pod("p", space="elsewhere"))
+    assert not seen.mirror.pods.records
+    assert not seen.mirror.pods.adorned
+
+
 def test_a_marked_pod_stays_with_whom_it_was_charged_to() -> None:
     """Its namespace may change hands, and a new process knows only the mark."""
     bound = pod("p", space="elsewhere", node="n1", mark=mark("b"))
