@@ -6,14 +6,17 @@ DRIVER = "device.traps.example"
 CLAIM = "mine"
 
 
-def offer(client: Client, node: str) -> None:
-    """Let a node have some devices."""
+def offer(client: Client, node: str, resource: str = "") -> None:
+    """Let a node have some devices, for claims or also as an extended resource."""
     selector = {"cel": {"expression": f'device.driver == "{DRIVER}"'}}
+    spec: Object = {"selectors": [selector]}
+    if resource:
+        spec["extendedResourceName"] = resource
     made: Object = {
         "apiVersion": "resource.k8s.io/v1",
         "kind": "DeviceClass",
         "metadata": {"name": DRIVER},
-        "spec": {"selectors": [selector]},
+        "spec": spec,
     }
     client.create(made)
     made = {

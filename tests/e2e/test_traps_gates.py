@@ -263,6 +263,27 @@ def test_a_pod_with_claims_alone_is_never_sent(ours: Ours) -> None:
         devices.withdraw(ours.client)
 
 
+@needs("1.36", "extended resources that claims provide")
+def test_gpus_that_are_claims_behind_a_resource_are_not_given_away(ours: Ours) -> None:
+    """The node has none in its allocatable: we do not know it, and say no."""
+    space = ours.plane.new_namespace()
+    ours.client.create(objects.node("d0", 0))
+    ours.client.create(tenant("alpha", space))
+    devices.offer(ours.client, "d0", objects.GPU)
+    try:
+        rash = ours.client.create(objects.pod("rash", space, 1))
+        waits = ours.client.create(gated("waits", space, 1))
+        until("it is asked about", lambda: ours.asked("filter", rash))
+        (call, *_) = ours.asked("filter", rash)
+        assert call.names == ["d0"]
+        assert call.result["NodeNames"] == []
+        ours.settled(waits)
+        assert ours.reason(waits) == "UNKNOWN_CLASS"
+        assert ours.used("alpha") == 0
+    finally:
+        devices.withdraw(ours.client)
+
+
 @needs("1.35", "nominated node names for binding")
 def test_work_at_binding_changes_no_plan(ours: Ours) -> None:
     """kube-scheduler nominates a pod itself while its claim is being seen to."""
@@ -432,12 +453,10 @@ def test_a_trainer_that_ends_well_when_it_is_stopped_counts_as_done(
 # What is read once, and what is not
 
 
+@needs("1.35", "batching")
 def test_batching_is_off_for_the_whole_scheduler(ours: Ours) -> None:
     """Trap 30: GPUs get a kube-scheduler of their own where that matters."""
-    if needs("1.35", "batching").args[0]:
-        assert "Disabling signatures" not in ours.plane.logs("kube-scheduler")
-    else:
-        assert "Disabling signatures for profile" in ours.plane.logs("kube-scheduler")
+    assert "Disabling signatures for profile" in ours.plane.logs("kube-scheduler")
 
 
 def test_what_holds_is_read_from_objects_at_any_time(ours: Ours) -> None:
