@@ -23,7 +23,6 @@ What cannot be read is offered to nobody and said in `NodeReading.problems`; a b
 node never stops the service.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -36,6 +35,7 @@ from scheduler.codec.pod import (
     Use,
     is_gpu_resource,
 )
+from scheduler.codec.products import PRODUCT, SHARED_SUFFIX, known_class, sliced_as
 from scheduler.core import (
     QUANTA_PER_GPU,
     Form,
@@ -43,7 +43,6 @@ from scheduler.core import (
     NodeName,
     charge,
     class_of,
-    class_of_product,
     is_legal,
     parse_form,
     profile_of,
@@ -51,7 +50,6 @@ from scheduler.core import (
 )
 from scheduler.quantity import cpu_milli, memory_mib, quantity, round_down
 
-PRODUCT = "nvidia.com/gpu.product"
 COUNT = "nvidia.com/gpu.count"
 REPLICAS = "nvidia.com/gpu.replicas"
 SHARING = "nvidia.com/gpu.sharing-strategy"
@@ -63,8 +61,6 @@ TOLERATED = frozenset({"nvidia.com/gpu"})
 
 _OUR_TAINTS = "fairshare.dev/"
 _KEEPS_OFF = ("NoSchedule", "NoExecute")
-_SHARED_SUFFIX = "-SHARED"
-_SINGLE = re.compile(r"-MIG-(?P<profile>\d+g\.\d+gb[a-z.-]*?)(?:-SHARED)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +184,8 @@ def _form(
     if resource.startswith(MIG_PREFIX):
         return _slice(gpu_class, resource, _number(labels, f"{resource}.replicas"))
     replicas = _number(labels, REPLICAS)
-    single = _SINGLE.search(labels[PRODUCT])
-    if single:
-        named = f"{MIG_PREFIX}{single['profile']}"
+    named = sliced_as(labels[PRODUCT])
+    if named:
         return _slice(gpu_class, named, replicas)
     if replicas > 1:
         return parse_form(f"{gpu_class}/shared-{replicas}")
@@ -207,8 +202,7 @@ def _class(labels: Mapping[str, str], classes: Mapping[str, str]) -> str:
             f"label {PRODUCT}: {product!r} says that its GPUs are not cut alike, which "
             "MIG strategy single needs"
         )
-    bare = _SINGLE.sub("", product).removesuffix(_SHARED_SUFFIX)
-    known = classes.get(product) or classes.get(bare) or class_of_product(product)
+    known = known_class(product, classes)
     if known is None:
         raise ValueError(f"label {PRODUCT}: {product!r} is in no table of GPU classes")
     return known
@@ -227,7 +221,7 @@ def _check_whole(resource: str, count: int, labels: Mapping[str, str]) -> None:
     """Refuse what only looks like whole GPUs."""
     product, gpus = labels[PRODUCT], _number(labels, COUNT)
     shared = labels.get(SHARING, "none") not in ("", "none")
-    if resource == SHARED_GPU or shared or product.endswith(_SHARED_SUFFIX):
+    if resource == SHARED_GPU or shared or product.endswith(SHARED_SUFFIX):
         raise ValueError(f"are shared, and label {REPLICAS} does not say by how many")
     if GPU_INSTANCE in labels:
         raise ValueError(
@@ -251,7 +245,7 @@ def _physical(labels: Mapping[str, str], offers: Mapping[Form, int]) -> int:
     Under MIG strategy single the label counts slices; all GPUs are then cut alike, each
     into as many as fit.
     """
-    if _SINGLE.search(labels.get(PRODUCT, "")):
+    if sliced_as(labels.get(PRODUCT, "")):
         return sum(-(-count // _most(form)) for form, count in offers.items())
     quanta = sum(count * charge(form) for form, count in offers.items())
     return _number(labels, COUNT) or -(-quanta // QUANTA_PER_GPU)

@@ -14,6 +14,7 @@ from scheduler.codec.errors import CodecError
 from scheduler.codec.membership import Membership, membership
 from scheduler.codec.notes import Notes, boolean, class_list, period
 from scheduler.codec.objects import Amounts, Container, ObjectMeta, PodObject, Resources
+from scheduler.codec.products import selected_classes
 from scheduler.core import (
     Demand,
     Form,
@@ -39,7 +40,7 @@ MAX_AMOUNT = 2**40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """How namespaces and priority classes are understood.
+    """How namespaces, priority classes and product labels are understood.
 
     Parameters
     ----------
@@ -47,10 +48,13 @@ class Naming:
         Tenant per namespace.
     default_class
         Class of pods whose PriorityClass is none of ours.
+    products
+        GPU class per product label; goes before the built-in table.
     """
 
     tenants: Mapping[str, TenantName]
     default_class: WorkloadClass = WorkloadClass.TRAINING
+    products: Mapping[str, str] = field(default_factory=dict)
 
     def tenant(self, namespace: str) -> TenantName:
         """Tenant of a namespace; where there is none, a name that no queue can have."""
@@ -78,7 +82,7 @@ def pod_of(
     """
     _check_identity(message.metadata)
     notes = Notes(message)
-    demand = _demand(message, notes)
+    demand = _demand(message, notes, naming.products)
     if demand is None:
         return None
     metadata = message.metadata
@@ -183,7 +187,9 @@ def has_only_claims(message: PodObject) -> bool:
 # -- demand -------------------------------------------------------------------
 
 
-def _demand(message: PodObject, notes: Notes) -> Demand | None:
+def _demand(
+    message: PodObject, notes: Notes, products: Mapping[str, str]
+) -> Demand | None:
     amounts = _pod_amounts(message)
     gpus = sorted(r for r, n in amounts.items() if n and is_gpu_resource(r))
     if not gpus:
@@ -196,6 +202,7 @@ def _demand(message: PodObject, notes: Notes) -> Demand | None:
         problem = f"of {resource} are more than {MAX_DEVICES}"
         raise CodecError(where, RESOURCES, amounts[resource], problem)
     classes: tuple[str, ...] = notes.read("gpu-classes", class_list, ())
+    classes = classes or selected_classes(message, products)
     if resource == SHARED_GPU:
         _check_sharing(classes, notes)
     return Demand(

@@ -114,14 +114,15 @@ class Pods:
             self.records[uid].is_ahead = True
 
     def rename(self, naming: Naming) -> None:
-        """Read anew whose namespace belongs to another tenant now.
+        """Read anew whose namespace is another tenant's now; all if products changed.
 
         Bound pods stay with the tenant that they are charged to.
         """
         before, self._naming = self._naming, naming
         for message in list(self._messages.values()):
             namespace = message.metadata.namespace
-            if before.tenant(namespace) != naming.tenant(namespace):
+            moved = before.tenant(namespace) != naming.tenant(namespace)
+            if moved or before.products != naming.products:
                 self._take(message)
 
     def reread(self, job: str) -> None:

@@ -44,6 +44,7 @@ from scheduler.core import (
     Reason,
     Status,
     TenantsChanged,
+    allocate,
     class_of,
 )
 from scheduler.kube.api import Api, ApiError
@@ -227,7 +228,9 @@ class OnKubernetes(Service):
         changed = TenantsChanged(tenancy.queues, tenancy.fleet)
         if changed != self._roster.tenants:
             self._tell([changed])
-        naming = replace(self.naming, tenants=tenancy.owners)
+        naming = replace(
+            self.naming, tenants=tenancy.owners, products=resolved.products
+        )
         if naming != self.naming:
             self.naming = naming
             self._mirror.rename(naming)
@@ -272,14 +275,25 @@ class OnKubernetes(Service):
         ]
         if admissions:
             log.info("finishing %d admissions that were begun", len(admissions))
-            plan = Plan(
-                version=self._engine.version,
-                admissions=tuple(admissions),
-                status=Status.GREEDY,
-                objective=0,
-                bound=0,
-            )
-            self._take(self._engine.commit(plan, self._clock()))
+            self._finish(admissions)
+
+    def _finish(self, admissions: list[Admission]) -> None:
+        """Admit as it was begun; elsewhere who has no room there any more."""
+        now = self._clock()
+        begun = {admission.gang for admission in admissions}
+        plan = Plan(
+            version=self._engine.version,
+            admissions=tuple(admissions),
+            status=Status.GREEDY,
+            objective=0,
+            bound=0,
+        )
+        self._take(self._engine.commit(plan, now))
+        problem = self._engine.problem(now)
+        rest = tuple(ask for ask in problem.asks if ask.gang in begun)
+        if rest:
+            plan = allocate(replace(problem, asks=rest))
+            self._take(self._engine.commit(plan, now))
 
     def _begun(self) -> set[str]:
         """Name the gangs of which a member has no gate any more."""

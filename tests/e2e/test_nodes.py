@@ -126,6 +126,20 @@ def test_a_pod_gets_the_class_that_it_lists(plane: ControlPlane) -> None:
         assert "H100" not in str(terms)
 
 
+def test_a_pod_gets_the_model_that_it_selects_by_label(plane: ControlPlane) -> None:
+    """As everybody does; the gate is opened for one model, so the plan must know it."""
+    a100 = {"product": "NVIDIA-A100-SXM4-80GB", "memory_mib": 81_920}
+    nodes = (objects.node("h"), objects.node("a", **a100))
+    with story_of(plane, *nodes, guarantee=0) as story:
+        for name, product, node in (
+            ("p0", "NVIDIA-H100-80GB-HBM3", "h"),
+            ("p1", "NVIDIA-A100-SXM4-80GB", "a"),
+        ):
+            story.ask(name, 4, nodeSelector={"nvidia.com/gpu.product": product})
+            until(f"{name} runs", lambda n=name, at=node: story.runs(n) == at)
+        assert not story.misplanned("p0", "p1")
+
+
 @pytest.mark.parametrize("sharing", ["time-slicing", "mps"])
 def test_shared_gpus_serve_only_pods_that_list_them(
     plane: ControlPlane, sharing: str
