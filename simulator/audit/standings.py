@@ -31,13 +31,14 @@ from simulator.trace import Trace, TraceJob
 class Gang:
     """One job that waits or runs; `seats` are its admitted members."""
 
-    __slots__ = ("bound", "job", "offers", "seats", "standing")
+    __slots__ = ("bound", "job", "offers", "seats", "standing", "turn")
 
     def __init__(self, job: TraceJob, forms: Sequence[Form], record: Submitted) -> None:
         self.job = job
         self.offers = tuple((form, _quanta(job, form)) for form in forms)
         self.seats: dict[int, tuple[NodeName, Form]] = {}
         self.bound = 0
+        self.turn = 0
         self.standing = self._stand(record.gang, record.at, self.offers, running=False)
 
     def _stand(
@@ -58,6 +59,7 @@ class Gang:
             form,
             quanta,
             tuple(offers[1:]),
+            turn=self.turn if running else 0,
         )
 
     @property
@@ -151,6 +153,7 @@ class Standings:
         self._live: dict[str, Gang] = {}
         self._owner: dict[GangId, TenantName] = {}
         self._judged = False
+        self._begun = 0
         self.broken: list[str] = []  # covered jobs evicted for another tenant
         tree = QuotaTree(trace.tenants, trace.fleet)
         self.tenants: dict[TenantName, Tenant] = {
@@ -189,6 +192,8 @@ class Standings:
         gang = self._live[record.job]
         gang.seats[record.member] = (record.node, record.form)
         if len(gang.seats) == len(gang.job.members):
+            self._begun += 1
+            gang.turn = self._begun
             self._restand(gang, record.at, gang.run)
 
     def _withdrawn(self, record: Withdrawn) -> None:

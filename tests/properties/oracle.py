@@ -444,10 +444,10 @@ class Division:
 # -- what is covered ----------------------------------------------------------
 
 
-def rank(gang: Standing) -> tuple[int, int, bool, float, str]:
-    """Class, priority, running before waiting, age, name."""
+def rank(gang: Standing) -> tuple[int, int, bool, float, int, str]:
+    """Class, priority, running before waiting, age, turn, name."""
     urgency = (int(gang.workload_class), -gang.priority)
-    return (*urgency, not gang.running, gang.since, gang.gang)
+    return (*urgency, not gang.running, gang.since, gang.turn, gang.gang)
 
 
 def walk(gangs: Sequence[Standing]) -> list[Standing]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from enum import Enum
 
 from scheduler.core.allocator import Ask
-from scheduler.core.fairness import Standing
+from scheduler.core.fairness import Rank, Standing
 from scheduler.core.gpu import Form
 from scheduler.core.placement import Member
 from scheduler.core.workload import GangId, Pod, PodUid, TenantName, WorkloadClass
@@ -80,6 +80,7 @@ class Gang:
         "started",
         "submitted",
         "tenant",
+        "turn",
         "wish",
         "workload_class",
     )
@@ -100,6 +101,7 @@ class Gang:
         self.form: Form | None = None
         self.planned: Form | None = None  # the form it held last
         self.started = now
+        self.turn = 0  # among those that started at the same time
         self.deadline = 0.0  # bound by; save by; gone by; or rests until
         self.dormant = False  # did not start in time, and rests
         self.failures = 0  # starts in a row that came to nothing
@@ -201,6 +203,7 @@ class Gang:
             self.quanta(form),
             tuple((other, self.quanta(other)) for other in others),
             self.core,
+            self.turn if running else 0,
         )
 
     def ask(self, forms: tuple[Form, ...], covered: Form | None) -> Ask:
@@ -226,6 +229,7 @@ class Gangs:
         self.by_pod: dict[PodUid, Gang] = {}
         self.by_tenant: dict[TenantName, dict[GangId, Gang]] = {}
         self.by_phase: dict[Phase, dict[GangId, Gang]] = {p: {} for p in Phase}
+        self._begun = 0
         self._open: dict[GangId, Gang] = {}
         self._extras: dict[GangId, dict[GangId, Gang]] = {}
         self._waiting: dict[TenantName, dict[GangId, Gang]] = {}
@@ -284,6 +288,14 @@ class Gangs:
             if gang.core is not None:
                 del self._extras[gang.core][gang.id]
         return member
+
+    def begin(self, gang: Gang, at: float) -> None:
+        """Note when a gang began: after all that began at the same time before it.
+
+        Its name must not decide: burst that starts would go before what is covered.
+        """
+        self._begun += 1
+        gang.started, gang.turn = at, self._begun
 
     def set_phase(self, gang: Gang, phase: Phase) -> None:
         """Move a gang on in its life."""
@@ -382,7 +394,7 @@ class Gangs:
         return candidate
 
 
-def _rank(standing: Standing) -> tuple[int, int, bool, float, str]:
+def _rank(standing: Standing) -> Rank:
     return standing.rank
 
 

@@ -6,25 +6,19 @@ depends on changes.
 """
 
 from bisect import insort
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
-from functools import cached_property
-from itertools import takewhile
 
 from scheduler.core.cluster import Cluster
 from scheduler.core.engine.gangs import NEVER, Gang, Gangs, Phase
 from scheduler.core.engine.shares import Shares, Wants
+from scheduler.core.engine.tenant_view import TenantView, guarantee_of
 from scheduler.core.engine.views import Policy
 from scheduler.core.events import Action
 from scheduler.core.fairness import (
     TIERS,
-    Guarantee,
     Rank,
     Spending,
     Standing,
     covered_forms,
-    demoted,
-    granted,
 )
 from scheduler.core.gpu import Form
 from scheduler.core.placement import Wish, fits_empty, placeable
@@ -37,8 +31,6 @@ from scheduler.core.workload import (
     TenantName,
     WorkloadClass,
 )
-
-_INFERENCE = WorkloadClass.INFERENCE
 
 
 class Reclaim:
@@ -63,125 +55,6 @@ class Reclaim:
     def names(self) -> tuple[GangId, ...]:
         """Names of the victims that have pods left."""
         return tuple(victim.id for victim in self.present)
-
-
-class TenantView:
-    """What follows from one tenant's gangs alone; thrown away when one changes."""
-
-    def __init__(
-        self,
-        tree: QuotaTree,
-        tenant: TenantName,
-        gangs: list[Standing],
-        aside: Mapping[GangId, Collection[Form]],
-    ) -> None:
-        self._tree, self._tenant = tree, tenant
-        self._all = granted(gangs, tree.critical(tenant), tree.pools)
-        self.standings = self._all
-        if aside:
-            kept = (_without(s, aside.get(s.gang, ())) for s in self._all)
-            self.standings = [standing for standing in kept if standing is not None]
-
-    @cached_property
-    def cover(self) -> dict[GangId, Form]:
-        """Gangs the guarantee pays for, and in which form."""
-        return covered_forms(self.standings, guarantee_of(self._tree, self._tenant))
-
-    @cached_property
-    def pinned(self) -> list[Standing]:
-        """Gangs as queues above see them: on the form that the guarantee pays for.
-
-        Else a guarantee above could pay for a gang on one form, and that of the tenant
-        on another.
-        """
-        return [
-            replace(standing, form=form, quanta=quanta, also=())
-            if standing.also and standing.gang in self.cover
-            else standing
-            for standing in self.standings
-            for form, quanta in (self.wish(standing),)
-        ]
-
-    @cached_property
-    def promised(self) -> list[tuple[Standing, Form]]:
-        """Gangs that are covered if those that no room was found for count too."""
-        cover = covered_forms(self._all, guarantee_of(self._tree, self._tenant))
-        return [(s, cover[s.gang]) for s in self._all if s.gang in cover]
-
-    def seen(self, standing: Standing) -> Standing:
-        """Return one more gang as others would see it: critical if that is granted."""
-        grant = self._tree.critical(self._tenant)
-        return granted([*self._all, standing], grant, self._tree.pools)[-1]
-
-    @cached_property
-    def kinds(self) -> dict[GangId, WorkloadClass]:
-        """Classes that others see of urgent gangs: critical as far as it is granted."""
-        return {s.gang: s.workload_class for s in self._urgent()}
-
-    @cached_property
-    def tiers(self) -> dict[GangId, WorkloadClass]:
-        """Tiers of urgent gangs: training beyond the tenant's cap on inference."""
-        caps = self._tree.inference_caps(self._tenant)
-        beyond = demoted(list(self._urgent()), caps, self._tree.pools)
-        return self.kinds | dict.fromkeys(beyond, WorkloadClass.TRAINING)
-
-    def _urgent(self) -> Iterator[Standing]:
-        """Gangs that are inference: by rank they come first."""
-        return takewhile(lambda s: s.workload_class <= _INFERENCE, self._all)
-
-    def tier(self, gang: GangId, kind: WorkloadClass) -> WorkloadClass:
-        """Return the tier in which the gang's demand is divided."""
-        return self.tiers.get(gang, kind)
-
-    @cached_property
-    def wanted(self) -> dict[Form, list[int]]:
-        """Quanta running and waiting, per form and tier."""
-        return self._by_tier(self.standings)
-
-    @cached_property
-    def use(self) -> dict[Form, list[int]]:
-        """Quanta running, per form and tier."""
-        return self._by_tier(s for s in self.standings if s.running)
-
-    def _by_tier(self, standings: Iterable[Standing]) -> dict[Form, list[int]]:
-        found: dict[Form, list[int]] = {}
-        tiers = self.tiers
-        for standing in standings:
-            form, quanta = standing.form, standing.quanta
-            if standing.also:
-                form, quanta = self.wish(standing)
-            if form not in found:
-                found[form] = [0] * TIERS
-            tier = tiers.get(standing.gang, standing.workload_class)
-            found[form][tier] += quanta
-        return found
-
-    def wish(self, standing: Standing) -> tuple[Form, int]:
-        """Return the one form on which a demand counts, and its quanta there.
-
-        Where the guarantee pays for it, else the form it likes best.
-        """
-        if standing.also:
-            form = self.cover.get(standing.gang, standing.form)
-            return form, dict(((standing.form, standing.quanta), *standing.also))[form]
-        return standing.form, standing.quanta
-
-
-def guarantee_of(tree: QuotaTree, name: TenantName) -> Guarantee:
-    """Return what a queue's gangs may be paid from."""
-    return Guarantee(tree.guarantees(name), tree.pools, tree.group_bounds(name))
-
-
-def _without(standing: Standing, forms: Collection[Form]) -> Standing | None:
-    """Return a waiting gang as it stands without some forms; None without any left."""
-    if standing.running or not forms:
-        return standing
-    options = ((standing.form, standing.quanta), *standing.also)
-    left = [(form, quanta) for form, quanta in options if form not in forms]
-    if not left:
-        return None
-    (form, quanta), *also = left
-    return replace(standing, form=form, quanta=quanta, also=tuple(also))
 
 
 class Known:
@@ -219,13 +92,21 @@ class Known:
         self._views.pop(tenant, None)
         self._forget_around(tenant)
 
-    def touch_started(self, tenant: TenantName) -> None:
-        """Forget what followed from a gang's waiting, now that it was admitted.
+    def cover_stands(self, gang: Gang, form: Form) -> bool:
+        """Whether its start on `form` changes nothing about who is covered.
 
-        Who is covered, in which form, and in which tier demand counts, stays as it is:
-        all that the guarantee paid for fits it in whatever order it is paid, and what
-        it had not enough left for it cannot pay by now. Recomputing that for each of
-        many gangs that start at once would take a time that is quadratic in them.
+        Nor in which form, nor in which tier demand counts. Ask before it starts.
+        """
+        view = self._order(gang.tenant)
+        return gang.core is None and view.stands_after(
+            gang.id, gang.workload_class, gang.priority, form
+        )
+
+    def touch_started(self, tenant: TenantName) -> None:
+        """Forget what followed from a gang's waiting, but not who is covered.
+
+        Recomputing that for each of many gangs that start at once would take a time
+        that is quadratic in them.
         """
         view = self._views.pop(tenant, None)
         if view is not None:

@@ -27,8 +27,9 @@ from scheduler.core.allocator import (
 )
 from scheduler.core.cluster import Mask
 from scheduler.core.engine.gangs import NEVER, Gang, Phase
-from scheduler.core.engine.known import Reclaim, TenantView
+from scheduler.core.engine.known import Reclaim
 from scheduler.core.engine.state import State
+from scheduler.core.engine.tenant_view import TenantView
 from scheduler.core.fairness import turn
 from scheduler.core.gpu import Form
 from scheduler.core.reclaim import (

@@ -64,10 +64,10 @@ class State(Books):
 
     def admit(self, gang: Gang, plan: Admission, now: float) -> None:
         """Place and charge a waiting gang, and wish for its start."""
-        expected = self.cover(gang.tenant).get(gang.id) in (None, plan.form)
+        stands = self.cover_stands(gang, plan.form)
         self._plan(gang, plan)
         self._start(gang, now)
-        if expected and gang.core is None:
+        if stands:
             self.touch_started(gang.tenant)
         else:
             self.touch(gang.tenant)
@@ -91,7 +91,7 @@ class State(Books):
         self._charge(gang, form)
         for p in exchange.placed:
             self.cluster.place(p.uid, p.column, form, p.demand, p.slot)
-        gang.started = now
+        self.gangs.begin(gang, now)
         self.gangs.set_phase(gang, Phase.HELD)
         self.reclaims[gang.id] = Reclaim(gang.id, victims)
         self.touch(gang.tenant)
@@ -267,7 +267,7 @@ class State(Books):
             extras = self.gangs.extras(gang)
             if not gang.is_whole and any(e.phase is not Phase.RUNNING for e in extras):
                 return
-            gang.started = now
+            self.gangs.begin(gang, now)
             gang.failures = 0
             self.gangs.set_phase(gang, Phase.RUNNING)
         core = self.gangs.by_id.get(gang.core) if gang.core else None
@@ -296,7 +296,7 @@ class State(Books):
         self._charge(gang, form)
         self.cluster.place(pod.uid, column, form, pod.demand)
         gang.pods[pod.uid].bound = True
-        gang.started = since
+        self.gangs.begin(gang, since)
         gang.deadline = now + self.policy.gang_start_timeout_s
         gang.dormant = False
         self.gangs.set_phase(gang, Phase.ADMITTED)
@@ -456,7 +456,7 @@ class State(Books):
         assert gang.form is not None
         self.decisions += 1
         gang.decision = self.decisions
-        gang.started = now
+        self.gangs.begin(gang, now)
         gang.deadline = now + self.policy.gang_start_timeout_s
         self.gangs.set_phase(gang, Phase.ADMITTED)
         for uid, demand in gang.members:

@@ -24,7 +24,7 @@ from scheduler.core.gpu import Form
 from scheduler.core.quota import Amounts, Fleet, Pools
 from scheduler.core.workload import GangId, WorkloadClass
 
-Rank = tuple[int, int, bool, float, str]
+Rank = tuple[int, int, bool, float, int, str]
 
 NO_GROUPS = Pools(Fleet())
 
@@ -33,7 +33,8 @@ NO_GROUPS = Pools(Fleet())
 class Standing:
     """One gang as the cover sees it.
 
-    `since` is its start, or its submission if it waits. `form` and `quanta` are what
+    `since` is its start, or its submission if it waits; of those that started at the
+    same time, the one with the smaller `turn` was first. `form` and `quanta` are what
     it holds or would like best; `also` holds the other forms a waiting gang accepts.
     `core` is set on a member above ``minMember``: the gang that it extends.
     """
@@ -47,6 +48,7 @@ class Standing:
     quanta: int
     also: tuple[tuple[Form, int], ...] = ()
     core: GangId | None = None
+    turn: int = 0
 
     @cached_property
     def rank(self) -> Rank:
@@ -56,6 +58,7 @@ class Standing:
             -self.priority,
             not self.running,
             self.since,
+            self.turn,
             self.gang,
         )
 
