@@ -240,8 +240,8 @@ class Client:
         """Any call; the status and the answer as they come."""
         kept = self._idle_connection()
         if kept is not None:
-            # A server that restarted has closed it meanwhile.
-            with suppress(ConnectionResetError, BrokenPipeError):
+            # The server has closed it meanwhile: it restarted, or waited long enough.
+            with suppress(ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
                 return self._exchange(kept, method, target, body, query, form)
         fresh = self._connect(60)
         return self._exchange(fresh, method, target, body, query, form)
