@@ -16,7 +16,7 @@ from tests.kube.seen import SPACES, Seen, job, mark, node, pod
 GONE = object()
 NODES = ("n1", "n2", "n3")
 
-OTHERS = {"team-a": TenantName("b"), "team-c": TenantName("a")}
+OTHERS = {**SPACES, "team-a": TenantName("b"), "team-c": TenantName("a")}
 """Another division of namespaces; bound pods in those that change hands are marked."""
 
 Kwargs = dict[str, Any]
@@ -144,7 +144,7 @@ class Cluster:
         uid = self.some_pod(lambda one: one.get("node"))
         if uid is not None:
             notes = {"fairshare.dev/last-checkpoint": str(self.version)}
-            self.put_pod(uid, notes=notes)
+            self.put_pod(uid, notes={**self.pods[uid].get("notes", {}), **notes})
 
     def edit(self) -> None:
         """Its owner wants something else, or something without meaning."""

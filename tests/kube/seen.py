@@ -33,6 +33,7 @@ from scheduler.core import (
     PodBound,
     PodGone,
     PodReplaced,
+    PodStopping,
     PodSubmitted,
     PodUid,
     Policy,
@@ -209,10 +210,11 @@ def mark(
     form: str = H100,
     kind: WorkloadClass = WorkloadClass.TRAINING,
     gang: str = "",
+    node: str = "n1",
 ) -> str:
     """The text of an admission mark."""
-    tenant_name = TenantName(owner)
-    return encode_mark(Mark(tenant_name, kind, parse_form(form), quanta, gang, "1-1"))
+    who, what = TenantName(owner), parse_form(form)
+    return encode_mark(Mark(who, kind, what, quanta, gang, "1-1", node=NodeName(node)))
 
 
 def read(raw: Json, kind: type[Any]) -> Any:
@@ -343,6 +345,7 @@ _RANKS: dict[type[Any], int] = {
     PodSubmitted: 2,
     PodReplaced: 2,
     PodBound: 2,
+    PodStopping: 2,
     NodeDown: 3,
 }
 

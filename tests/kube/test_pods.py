@@ -7,6 +7,7 @@ from scheduler.core import (
     NodeChanged,
     PodBound,
     PodGone,
+    PodStopping,
     PodSubmitted,
     TenantName,
     WorkloadClass,
@@ -61,6 +62,16 @@ def test_a_gated_pod_of_nobody_is_seen_while_it_keeps_room() -> None:
     seen.see(pod("p", space="elsewhere"))
     assert not seen.mirror.pods.records
     assert not seen.mirror.pods.adorned
+
+
+def test_a_bound_pod_that_is_deleted_is_said_to_stop_once() -> None:
+    """Also one that was deleted before we started; its room is about to be free."""
+    seen = Seen().see(node("n1"), pod("p", node="n1", deleting=True, born=5))
+    (told,) = events(seen, PodStopping)
+    assert (told.uid, told.by) == ("uid-p", 65.0)
+    assert seen.see(pod("p", node="n1", deleting=True, born=5)).hear() == []
+    (told,) = events(seen.see(pod("p", node="n1", deleting=True, born=0)), PodStopping)
+    assert told.by == 60.0
 
 
 def test_a_marked_pod_stays_with_whom_it_was_charged_to() -> None:
