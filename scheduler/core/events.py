@@ -119,6 +119,17 @@ class PodGone:
 
 
 @dataclass(frozen=True, slots=True)
+class PodStopping:
+    """Somebody has told a bound pod to stop; it is gone by `by` (seconds).
+
+    Its owner, say, or an earlier life of whoever drives the engine.
+    """
+
+    uid: PodUid
+    by: float
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointDone:
     """A pod wrote a checkpoint: work up to now is safe."""
 
@@ -141,6 +152,7 @@ Event = (
     | PodBound
     | PodReplaced
     | PodGone
+    | PodStopping
     | CheckpointDone
     | TenantsChanged
 )

@@ -23,6 +23,7 @@ from scheduler.core.events import (
     PodBound,
     PodGone,
     PodReplaced,
+    PodStopping,
     PodSubmitted,
     TenantsChanged,
 )
@@ -38,6 +39,7 @@ EVENTS: Mapping[str, type] = MappingProxyType(
             PodBound,
             PodReplaced,
             PodGone,
+            PodStopping,
             CheckpointDone,
             TenantsChanged,
         )

@@ -33,6 +33,7 @@ from scheduler.core import (
     PodBound,
     PodGone,
     PodReplaced,
+    PodStopping,
     PodSubmitted,
     PodUid,
 )
@@ -52,6 +53,7 @@ class _Told:
     pod: Pod
     node: NodeName | None
     stamp: object
+    stops_by: float | None = None
 
 
 class Pods:
@@ -350,6 +352,7 @@ class Pods:
             if told.stamp != record.stamp:
                 told.stamp = record.stamp
                 yield CheckpointDone(record.uid)
+            yield from self._stopping(record, told, since)
             return
         if not self._nodes.knows(node) or self._nodes.counts(record.uid):
             self._homeless.setdefault(node, {})[record.uid] = None
@@ -359,6 +362,15 @@ class Pods:
         self._accept(record)
         mark, started = record.admission(), since(record.started or record.created)
         yield PodBound(record.uid, node, pod, mark.form if mark else None, started)
+        yield from self._stopping(record, self._told[record.uid], since)
+
+    def _stopping(
+        self, record: Record, told: _Told, since: Since
+    ) -> Iterator[PodStopping]:
+        """Say that a pod is being deleted, and by when, as often as that changes."""
+        if record.stops_by is not None and record.stops_by != told.stops_by:
+            told.stops_by = record.stops_by
+            yield PodStopping(record.uid, since(record.stops_by))
 
     def _submitted(self, record: Record, pod: Pod, since: Since) -> Iterator[Event]:
         self._told[record.uid] = _Told(pod, None, record.stamp)

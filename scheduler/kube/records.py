@@ -27,8 +27,9 @@ class Record:
     ----------
     version
         Resource version, of the state or of our last write.
-    created, started
-        Seconds since the epoch; `started` is None until a kubelet has seen the pod.
+    created, started, stops_by
+        Seconds since the epoch; `started` is None until a kubelet has seen the pod,
+        `stops_by` until it is deleted.
     gated
         Whether our gate is there.
     node, nominated
@@ -61,6 +62,7 @@ class Record:
     save_by: str
     stamp: tuple[str, str]
     terminating: bool
+    stops_by: float | None
     controller: Owner | None
     affinity: Affinity | None
     grace_s: int
@@ -122,6 +124,7 @@ def record_of(message: PodObject) -> Record:
         save_by=notes.get(CHECKPOINT_DEADLINE, ""),
         stamp=checkpoint_stamp(message),
         terminating=is_terminating(message),
+        stops_by=seconds_of(metadata.deletion_timestamp),
         controller=controller(message),
         affinity=None if spec.node_name else spec.affinity,
         grace_s=_grace_s(message),

@@ -33,6 +33,7 @@ from scheduler.core import (
     Pod,
     PodBound,
     PodGone,
+    PodStopping,
     PodSubmitted,
     PodUid,
     Policy,
@@ -212,6 +213,14 @@ class Histories(RuleBasedStateMachine):
     @rule(name=pods)
     def checkpoint(self, name: str) -> None:
         self.engine.observe(CheckpointDone(PodUid(name)), self.now)
+        self.cycle()
+
+    @rule(name=pods, seconds=st.sampled_from([0.0, 30.0, 500.0]))
+    def delete(self, name: str, seconds: float) -> None:
+        """Its owner tells it to stop: it goes with the victims."""
+        if name in self.live:
+            self.doomed.add(name)
+        self.engine.observe(PodStopping(PodUid(name), self.now + seconds), self.now)
         self.cycle()
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 61.0, 400.0]), bind=st.booleans())

@@ -10,6 +10,7 @@ from scheduler.core import (
     NodeUp,
     PodBound,
     PodReplaced,
+    PodStopping,
     PodSubmitted,
     PodUid,
     Policy,
@@ -178,6 +179,67 @@ def test_a_gang_that_has_lost_a_member_runs_on_while_a_new_one_waits() -> None:
     at = half_a_gang(101.0)
     assert at.reasons("g-0", "g-1") == ["RUNNING", "NO_ROOM"]
     assert at.wait(2000.0) == []
+
+
+# -- told to stop by somebody else -------------------------------------------------
+
+
+def two_bursts() -> Desk:
+    """`a` bursts on both nodes, of which one is `b`'s; the clock is at 1000."""
+    at = desk(
+        tenant("a"),
+        tenant("b", f"8x{GPUS}", order=1),
+        nodes=[node("n1"), node("n2")],
+    )
+    at.start(pod("u", "a", 8))
+    at.now = 1000.0
+    at.start(pod("v", "a", 8))
+    return at
+
+
+def stop(at: Desk, name: str, by: float) -> list[str]:
+    return at.tell(PodStopping(PodUid(name), by))
+
+
+def test_room_that_is_being_left_is_waited_for_and_nobody_else_is_evicted() -> None:
+    """Its owner deleted it, or we have before a restart of ours."""
+    at = two_bursts()
+    assert stop(at, "u", 1030.0) == []
+    at.submit(pod("own", "b", 8))
+    assert plans(at) == [f"own {at.node_of('u')} held"]
+    assert leaving(at) == [("u", None, None)]
+    assert at.reasons("u", "v") == ["TERMINATING", "RUNNING"]
+    assert at.gone("u") == ["admit own n1"]
+
+
+def test_who_should_be_gone_and_is_not_is_waited_for_no_longer() -> None:
+    """Its kubelet is dead: other room is taken."""
+    at = two_bursts()
+    stop(at, "u", 1030.0)
+    at.submit(pod("own", "b", 8))
+    at.wait(1036.0)
+    assert plans(at) == [f"own {at.node_of('v')} held"]
+
+
+def test_who_takes_long_to_stop_stays_charged() -> None:
+    """Else a tenant could use for hours what it does not pay for."""
+    at = two_bursts()
+    stop(at, "u", 8200.0)
+    assert at.reasons("u") == ["RUNNING"]
+    at.submit(pod("own", "b", 8))
+    assert [uid for uid, _, _ in leaving(at)] == ["v"]
+
+
+def test_a_gang_leaves_when_all_of_it_was_told_to_stop() -> None:
+    """A member that is deleted alone comes again, and joins its fellows."""
+    at = desk(tenant("a"))
+    at.start(*team("g", "a", 2, 4, least=2))
+    stop(at, "g-0", 10.0)
+    assert at.reasons("g-0", "g-1") == ["RUNNING", "RUNNING"]
+    stop(at, "g-1", 10.0)
+    assert at.reasons("g-0", "g-1") == ["TERMINATING", "TERMINATING"]
+    at.gone("g-0")
+    at.gone("g-1")
 
 
 # -- stand-ins -------------------------------------------------------------------

@@ -7,7 +7,7 @@ import scheduler.core
 PUBLIC = """
 QUANTA_PER_GPU
 Action Admit CheckpointDone CheckpointRequest Event Evict NodeChanged NodeDown NodeUp
-PodBound PodGone PodReplaced PodSubmitted Reason TenantsChanged Withdraw
+PodBound PodGone PodReplaced PodStopping PodSubmitted Reason TenantsChanged Withdraw
 Admission Assignment Budget Plan Problem Status allocate verify
 Claim Standing covered divide
 Cluster Node place_gang

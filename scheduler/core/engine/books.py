@@ -7,15 +7,37 @@ lowered limit, a pod that somebody else bound) is remembered until it is worn of
 
 from collections.abc import Iterator
 
-from scheduler.core.engine.gangs import Gang
+from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.known import Known
 from scheduler.core.gpu import Form
 from scheduler.core.quota import UNLIMITED
-from scheduler.core.workload import TenantName
+from scheduler.core.workload import PodUid, TenantName
 
 
 class Books(Known):
     """Everything the engine remembers, and who pays for what."""
+
+    def stop(self, gang: Gang, uid: PodUid, by: float, now: float) -> None:
+        """Hear that somebody has told a pod to stop; its gang leaves when all are.
+
+        Its charge ends then, and its room may be planned for others. One that takes
+        longer than a victim may is left as it is: nobody uses devices for hours that
+        he does not pay for.
+        """
+        gang.pods[uid].stops_by = by
+        ends = [member.stops_by for member in gang.pods.values()]
+        last = max((end for end in ends if end is not None), default=by)
+        longest = now + self.policy.eviction_grace_s + self.policy.margin_s
+        if None in ends or last > longest or gang.is_evicted:
+            return
+        if gang.phase is not Phase.LEAVING:
+            self._release(gang)
+            self.gangs.set_phase(gang, Phase.LEAVING)
+            gang.leaves_for, gang.leaves_because = None, "is being deleted"
+        for member in gang.pods.values():
+            member.evicted = True
+        gang.deadline = max(last, now) + self.policy.margin_s
+        self.touch(gang.tenant)
 
     def _charge(self, gang: Gang, form: Form) -> None:
         gang.form = gang.planned = form

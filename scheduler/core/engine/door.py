@@ -34,6 +34,7 @@ from scheduler.core.events import (
     PodBound,
     PodGone,
     PodReplaced,
+    PodStopping,
     PodSubmitted,
     Reason,
     TenantsChanged,
@@ -126,6 +127,12 @@ class Engine:
     def _(self, event: PodGone, now: float) -> None:
         if event.uid in self._state.gangs.by_pod:
             self._state.gone(event.uid, now)
+
+    @_observe.register
+    def _(self, event: PodStopping, now: float) -> None:
+        gang = self._state.gangs.by_pod.get(event.uid)
+        if gang is not None and gang.pods[event.uid].bound:
+            self._state.stop(gang, event.uid, event.by, now)
 
     @_observe.register
     def _(self, event: CheckpointDone, now: float) -> None:

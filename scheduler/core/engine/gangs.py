@@ -44,7 +44,7 @@ class Phase(Enum):
 class Joined:
     """One pod of a gang and what happened to it."""
 
-    __slots__ = ("asked", "bound", "evicted", "pod", "saved")
+    __slots__ = ("asked", "bound", "evicted", "pod", "saved", "stops_by")
 
     def __init__(self, pod: Pod) -> None:
         self.pod = pod
@@ -52,6 +52,7 @@ class Joined:
         self.asked = False
         self.evicted = False
         self.saved: float | None = None
+        self.stops_by: float | None = None  # somebody else has told it to stop
 
 
 class Gang:
