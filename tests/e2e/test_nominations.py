@@ -176,6 +176,27 @@ def test_a_hold_moves_away_from_a_node_that_is_cordoned_or_gone(
         assert faults(client) == []
 
 
+def test_room_of_a_pod_that_its_owner_deleted_is_held_and_nobody_is_evicted(
+    plane: ControlPlane, client: Client
+) -> None:
+    """It is being freed anyway; a second victim would lose its work for nothing."""
+    mine, theirs = plane.new_namespace("mine"), plane.new_namespace("theirs")
+    client.create_all(objects.nodes(2))
+    with fairshare(plane, {"checkpointNotice": "0s"}):
+        client.create(tenant("owner", mine, guarantee={H100: 8}))
+        client.create(tenant("guest", theirs))
+        for name in ("u", "v"):
+            client.create(gated(name, theirs, 8, annotations=SLOW))
+            until(f"{name} runs", lambda name=name: node_of(client, name, theirs))
+        place = node_of(client, "u", theirs)
+        client.delete("pods", "u", theirs)
+        client.create(gated("own", mine, 8))
+        until("its room is held", lambda: nominated(client, "own", mine) == place)
+        until("the owner runs", lambda: node_of(client, "own", mine) == place)
+        assert "deletionTimestamp" not in client.get("pods", "v", theirs)["metadata"]
+        assert faults(client, limits={mine: 8, theirs: 8}) == []
+
+
 def test_a_hold_goes_to_more_urgent_work_of_the_same_owner(
     plane: ControlPlane, client: Client
 ) -> None:
@@ -378,6 +399,34 @@ def test_a_hold_is_asserted_again_after_a_restart_of_kube_scheduler(
         until("the owner runs", lambda: node_of(client, "own", mine) == "n0")
         assert not node_of(client, "rival", other)
         assert faults(client, limits={mine: 8}) == []
+
+
+def test_an_owner_starts_although_a_restart_of_kube_scheduler_lost_it_its_room(
+    plane: ControlPlane, client: Client
+) -> None:
+    """Who waited already may be faster than the hold; then we go elsewhere."""
+    with held(plane, nodes=2) as (_, mine, theirs):
+        first = nominated(client, "own", mine)
+        other = plane.new_namespace()
+        rival(client, other, first, "fairshare-training")
+        until("it is refused", lambda: is_unschedulable(client, "rival", other))
+        plane.restart_scheduler()
+        until(
+            "the hold is where there is room for it",
+            lambda: _room_is_held(client, mine, other),
+        )
+        victim = {"n0": "u", "n1": "v"}[nominated(client, "own", mine)]
+        client.delete("pods", victim, theirs, grace=0)
+        until("the owner runs", lambda: node_of(client, "own", mine))
+        assert faults(client, limits={mine: 8, theirs: 8}) == []
+
+
+def _room_is_held(client: Client, mine: str, other: str) -> bool:
+    """Whether the leading scheduler knows the hold, and nobody has taken the room."""
+    hold = json.loads(notes_of(client.get("pods", "own", mine)).get(HOLD, "{}"))
+    leader = client.get("leases", "kube-scheduler", "kube-system")["spec"]
+    is_fresh = leader["holderIdentity"] in hold.get("scheduler", "")
+    return is_fresh and hold["node"] != node_of(client, "rival", other)
 
 
 # -- let through, and then somebody is faster --------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.controlplane import hollow, objects
-from tests.controlplane.client import Client
+from tests.controlplane.client import Client, Object
 from tests.controlplane.plane import ControlPlane
 from tests.e2e.brake import Brake, braked
 from tests.e2e.running import (
@@ -22,7 +22,7 @@ from tests.e2e.running import (
     tenant,
     until,
 )
-from tests.e2e.sound import faults, is_gated, mark_of
+from tests.e2e.sound import faults, is_bound, is_gated, mark_of
 
 
 @dataclass
@@ -128,6 +128,29 @@ def test_a_gang_of_which_a_gate_is_open_is_finished(
         members = [f"g-{i}" for i in range(count)]
         at.assert_sound(a=["first", *members], b=["h-0", "h-1"])
         assert not at.run(at.b, "h", 1)
+
+
+def test_a_gang_that_has_begun_is_finished_elsewhere_if_its_node_died_meanwhile(
+    plane: ControlPlane,
+) -> None:
+    """Its gates stay open wherever it goes: it is not put behind others."""
+    with story(plane) as at:
+        plane.stop_scheduler()
+        at.freeze(2, passing=1)
+        (pod,) = (p for p in at.client.items("pods", at.a) if _is_begun(p))
+        at.client.delete("nodes", mark_of(pod)["node"])
+        at.client.create(objects.node("spare"))
+        at.client.create_all(team("h", at.b, 2, 8))
+        at.service.start()
+        plane.start_scheduler(scheduler_config(at.service.http))
+        until("the gang runs whole", lambda: at.run(at.a, "g", 2))
+        at.assert_sound(a=["first", "g-0", "g-1"], b=["h-0", "h-1"])
+        assert not at.run(at.b, "h", 1)
+
+
+def _is_begun(pod: Object) -> bool:
+    """Whether it may start and is not bound."""
+    return not is_gated(pod) and not is_bound(pod)
 
 
 def test_a_gang_that_was_half_bound_when_the_service_was_killed_is_finished(
