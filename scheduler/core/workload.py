@@ -56,11 +56,14 @@ def workload_class(text: str) -> WorkloadClass:
     ValueError
         When the name is none of the four.
     """
-    for member in WorkloadClass:
-        if member.label == text:
-            return member
-    known = ", ".join(member.label for member in WorkloadClass)
-    raise ValueError(f"unknown workload class {text!r}: one of {known}")
+    found = _BY_LABEL.get(text)
+    if found is None:
+        known = ", ".join(_BY_LABEL)
+        raise ValueError(f"unknown workload class {text!r}: one of {known}")
+    return found
+
+
+_BY_LABEL = {member.label: member for member in WorkloadClass}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -277,11 +277,12 @@ class Pods:
             record.problem = f"its Job {owner.name} is not known yet"
             return None
         size = self._sizes.join(record.uid, pod.gang, pod.min_member)
-        pod = replace(pod, min_member=size)
-        mark = record.admission()
-        if mark is None or record.gated:
+        tenant, kind, mark = pod.tenant, pod.workload_class, record.admission()
+        if mark is not None and not record.gated:
+            tenant, kind = mark.tenant, mark.workload_class
+        if (size, tenant, kind) == (pod.min_member, pod.tenant, pod.workload_class):
             return pod
-        return replace(pod, tenant=mark.tenant, workload_class=mark.workload_class)
+        return replace(pod, min_member=size, tenant=tenant, workload_class=kind)
 
     # -- what the engine hears ---------------------------------------------------
 

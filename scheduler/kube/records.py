@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from scheduler.codec import (
     CodecError,
@@ -89,6 +90,7 @@ class Record:
         return self._read[1]
 
 
+@lru_cache(maxsize=64)  # it is asked for several times while a pod is read
 def mark_of(text: str) -> Mark | None:
     """Read a mark; None where there is none, or one that we cannot read."""
     if not text:

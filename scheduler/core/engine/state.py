@@ -366,6 +366,8 @@ class State(Books):
 
     def _is_short(self, column: int) -> bool:
         """Whether a node has too little even once all who were told to go are gone."""
+        if not self.cluster.is_short(column):
+            return False
         with self.cluster.trial():
             for gang in self.gangs.by_phase[Phase.LEAVING].values():
                 for uid in gang.pods:
@@ -375,13 +377,14 @@ class State(Books):
 
     def _withdraw_from(self, column: int, reason: str, now: float) -> None:
         """Give up what was planned on a node that cannot have it any more."""
-        planned = {
-            self.gangs.by_pod[uid].id
-            for uid, placed in self.cluster.placed.items()
-            if placed.column == column
-        }
-        for gang_id in sorted(planned):
-            gang = self.gangs.by_id[gang_id]
+        placed, phases = self.cluster.placed, self.gangs.by_phase
+        planned = [
+            gang
+            for phase in (Phase.HELD, Phase.ADMITTED)
+            for gang in phases[phase].values()
+            if any(placed[uid].column == column for uid in gang.pods)
+        ]
+        for gang in sorted(planned, key=lambda gang: gang.id):
             if gang.is_loose:
                 self.withdraw(gang, reason, now)
 
