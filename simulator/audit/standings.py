@@ -192,9 +192,13 @@ class Standings:
         gang = self._live[record.job]
         gang.seats[record.member] = (record.node, record.form)
         if len(gang.seats) == len(gang.job.members):
-            self._begun += 1
-            gang.turn = self._begun
-            self._restand(gang, record.at, gang.run)
+            self._begin(gang, record.at)
+
+    def _begin(self, gang: Gang, at: float) -> None:
+        """Let a gang run: when it is planned, and again when it is bound."""
+        self._begun += 1
+        gang.turn = self._begun
+        self._restand(gang, at, gang.run)
 
     def _withdrawn(self, record: Withdrawn) -> None:
         gang = self._live.get(record.job)
@@ -207,9 +211,12 @@ class Standings:
 
     def _bound(self, record: Bound) -> None:
         gang = self._live.get(record.job)
-        if gang is not None:
-            gang.bound += 1
-            self.tenants[gang.job.tenant].dirty = True
+        if gang is None:
+            return
+        gang.bound += 1
+        self.tenants[gang.job.tenant].dirty = True
+        if gang.bound == len(gang.job.members):
+            self._begin(gang, record.at)
 
     def _evicted(self, record: Evicted) -> None:
         gang = self._live.get(record.job)

@@ -184,5 +184,5 @@ def test_the_demo_tells_its_story() -> None:
     assert (violated, broken, ours.unfinished) == (0, [], 0)
     assert ours.utilisation > 1.15 * walls.utilisation
     assert ours.mean_queue_s < walls.mean_queue_s / 3
-    assert waited < theirs[1] / 50
+    assert waited < theirs[1] / 30
     assert ours.mean_queue_s < theirs[0].mean_queue_s / 2

@@ -104,7 +104,8 @@ class Lane:
             for victim in reclaim.present:
                 saving = any(member.asked for member in victim.pods.values())
                 if not saving or now >= victim.deadline:
-                    state.evict(victim, "reclaimed", now, name)
+                    taker = self._own_taker(victim) or name
+                    state.evict(victim, "reclaimed", now, taker)
 
     def _has_covered_victim(self, reclaim: Reclaim) -> bool:
         """Whether a victim must be spared: its tenant's other work may have ended."""
@@ -119,16 +120,20 @@ class Lane:
         return (
             not leaving.is_evicted
             and leaving.tenant != taker
-            and not self._leaves_for_its_own(leaving)
+            and self._own_taker(leaving) is None
             and self.state.would_cover(leaving, taker)
         )
 
-    def _leaves_for_its_own(self, victim: Gang) -> bool:
+    def _own_taker(self, victim: Gang) -> GangId | None:
+        """Return the gang of its own tenant that a gang has to leave for, if any."""
         state = self.state
-        return any(
-            state.gangs.by_id[name].tenant == victim.tenant and victim in hold.victims
+        mine = (
+            name
             for name, hold in state.reclaims.items()
+            if state.gangs.by_id[name].tenant == victim.tenant
+            and victim in hold.victims
         )
+        return min(mine, default=None)
 
     def _in_phase(self, phase: Phase) -> list[Gang]:
         return list(self.state.gangs.by_phase[phase].values())

@@ -204,11 +204,11 @@ class State(Books):
         if gang.phase is not Phase.LEAVING:
             self._release(gang)
             self.gangs.set_phase(gang, Phase.LEAVING)
-            gang.leaves_for = beneficiary
             self.touch(gang.tenant)
-        gang.leaves_because = reason
         fresh = [uid for uid in sorted(gang.pods) if not gang.pods[uid].evicted]
         if fresh:
+            gang.leaves_for = beneficiary or gang.leaves_for
+            gang.leaves_because = reason
             self._wish_away(gang, fresh, reason, now)
         for extra in self.gangs.extras(gang):
             if extra.phase in (Phase.RUNNING, Phase.LEAVING):
