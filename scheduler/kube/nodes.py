@@ -8,7 +8,16 @@ so that no plan counts on it.
 from collections.abc import Iterable, Mapping
 
 from scheduler.codec import NodeObject, NodeReading, Use, node_of
-from scheduler.core import Event, Form, Node, NodeChanged, NodeDown, NodeName, NodeUp
+from scheduler.core import (
+    Event,
+    Form,
+    Node,
+    NodeChanged,
+    NodeDown,
+    NodeName,
+    NodeUp,
+    charge,
+)
 
 
 class Nodes:
@@ -28,6 +37,8 @@ class Nodes:
         self._lost: dict[NodeName, None] = {}
         self._classes: Mapping[str, str] = {}
         self._products: dict[Form, tuple[str, ...]] | None = None
+        self._capacity: dict[Form, int] | None = None
+        self._sized = False  # whether there has been a node with GPUs
 
     # -- what is seen ------------------------------------------------------------
 
@@ -62,7 +73,7 @@ class Nodes:
 
     def _touch(self, name: NodeName) -> None:
         self._dirty[name] = None
-        self._products = None
+        self._products = self._capacity = None
 
     def use(self, uid: str, name: NodeName | None, use: Use | None) -> None:
         """Count what a pod of others uses, wherever it is now; None: nothing."""
@@ -145,6 +156,17 @@ class Nodes:
                     found.setdefault(offered, set()).add(reading.product)
             self._products = {f: tuple(sorted(p - {""})) for f, p in found.items()}
         return self._products.get(form, ())
+
+    def capacity(self) -> dict[Form, int] | None:
+        """Quanta per form over all nodes, used or not; None before the first one."""
+        if self._capacity is None:
+            found: dict[Form, int] = {}
+            for reading in self._readings.values():
+                for form, count in reading.node.offers:
+                    found[form] = found.get(form, 0) + count * charge(form)
+            self._capacity = found
+            self._sized = self._sized or bool(found)
+        return self._capacity if self._sized else None
 
     def problems(self) -> dict[NodeName, tuple[str, ...]]:
         """Return nodes whose GPUs we cannot offer, and why."""

@@ -139,12 +139,12 @@ class OnKubernetes(Service):
 
     async def stop(self) -> None:
         """Answer no more; end the watches and all writes that are under way."""
+        await super().stop()  # first, for each cycle begins writes
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._writer is not None:
             await self._writer.stop()
-        await super().stop()
         if self._api is not None:
             await self._api.close()
 
@@ -206,16 +206,30 @@ class OnKubernetes(Service):
 
     def _prepare(self) -> None:
         """Tell the engine what is new: nodes, tenants, then pods."""
-        if self._tenants_changed:
-            self._resolve()  # product labels may mean other classes now
-        self._tell(self._mirror.node_events())
-        self._resolve()
+        self._check_tasks()
+        for _ in range(2):  # the second time product labels mean what they mean now
+            self._tell(self._mirror.node_events())
+            self._resolve()
         to_epoch = self._to_epoch  # one for all, so that equal times stay equal
         self._tell(self._mirror.events(lambda seconds: seconds - to_epoch))
 
+    def _check_tasks(self) -> None:
+        """Decide nothing by what is not heard of any more.
+
+        No cycle succeeds from then on, so that the service is not healthy and is begun
+        anew.
+        """
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
     def _resolve(self) -> None:
-        """Take over what holds of the tenants' objects."""
-        capacity = self._engine.capacity() if self._roster.nodes else None
+        """Take over what holds of the tenants' objects.
+
+        They are judged by the nodes there are, whoever uses them now: pods that run
+        in a tenant's namespace are not charged to it before it is accepted.
+        """
+        capacity = self._mirror.nodes.capacity()
         judged = (capacity,)
         if not self._tenants_changed and judged == self._judged:
             return
@@ -236,13 +250,19 @@ class OnKubernetes(Service):
             self._mirror.rename(naming)
 
     def _tell(self, events: Iterable[Event]) -> None:
-        """Let the engine hear; what it refuses is told to the pod's owner."""
+        """Let the engine hear; what it refuses is told to the pod's owner.
+
+        Each event is told once: a fault of ours with one must not cost the others.
+        """
         for event in events:
             try:
                 self._apply((event,))
             except ValueError as error:
                 log.warning("%s: %s", type(event).__name__, error)
                 self._refuse(event, str(error))
+            except Exception:
+                log.exception("%s was not taken", event)
+                self._refuse(event, "a fault of the scheduler, see its log")
 
     def _refuse(self, event: Event, problem: str) -> None:
         if isinstance(event, PodSubmitted | PodReplaced):
@@ -333,11 +353,16 @@ class OnKubernetes(Service):
         """Write the tenants' statuses as they change."""
         while True:
             await asyncio.sleep(PUBLISH_S)
-            now = timestamp(self._today())
-            for name in self._tenants.statuses(self.tenants(), now):
-                await self._publish_one(name)
-            if self._tenants.fleet_status(now) is not None:
-                await self._publish_one(None)
+            try:
+                await self._publish_all(timestamp(self._today()))
+            except Exception:
+                log.exception("statuses were not written; they are tried again")
+
+    async def _publish_all(self, now: str) -> None:
+        for name in self._tenants.statuses(self.tenants(), now):
+            await self._publish_one(name)
+        if self._tenants.fleet_status(now) is not None:
+            await self._publish_one(None)
 
     async def _publish_one(self, name: Any) -> None:
         update = self._tenants.update_of(name)
@@ -393,9 +418,9 @@ class OnKubernetes(Service):
         return victim == found.uid or self._engine.gang(victim) in found.blockers
 
     def _explain_unreadable(self, pod: str) -> Explanation | None:
-        for record in self._mirror.pods.records.values():
-            named = pod in (record.uid, f"{record.namespace}/{record.name}")
-            if named and record.problem:
+        pods = self._mirror.pods
+        for record in (pods.records[uid] for uid in pods.troubled):
+            if pod in (record.uid, f"{record.namespace}/{record.name}"):
                 return Explanation(
                     uid=record.uid,
                     name=f"{record.namespace}/{record.name}",

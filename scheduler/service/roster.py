@@ -14,6 +14,7 @@ from scheduler.core import (
     Form,
     Node,
     NodeChanged,
+    NodeDown,
     NodeName,
     NodeUp,
     Pod,
@@ -75,6 +76,8 @@ class Roster:
         match event:
             case NodeUp(node) | NodeChanged(node):
                 self.nodes[node.name] = node
+            case NodeDown(name):
+                self.nodes.pop(name, None)
             case TenantsChanged():
                 self.tenants = event
             case PodSubmitted(pod):

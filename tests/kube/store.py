@@ -53,6 +53,7 @@ class Store:
     on_change: Callable[[str, Json], None] = lambda _path, _new: None
     budgeted: set[str] = field(default_factory=set)
     grace: bool = True
+    closed: bool = False
     under_way: int = 0
     most_under_way: int = 0
     port: int = 0
@@ -104,6 +105,8 @@ class Store:
         """Answer any request."""
         text = await request.read()
         body = json.loads(text) if text else None
+        if self.closed:
+            return web.json_response(status(403, "Forbidden"), status=403)
         if request.method == "GET":
             return await self._read(request)
         self.asked.append((request.method, request.path, body))

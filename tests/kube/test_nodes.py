@@ -81,6 +81,16 @@ def test_what_pods_without_gpus_use_is_taken_off() -> None:
     assert changed.node.cpu_milli == 96_000
 
 
+def test_capacity_is_what_nodes_have_whoever_uses_it() -> None:
+    """A promise is judged by it: the pods in the way may be the tenant's own."""
+    seen = Seen()
+    assert seen.mirror.nodes.capacity() is None
+    seen.see(node("n1"), node("n2", 4, ready=False), pod("p", 3, node="n1"))
+    assert seen.mirror.nodes.capacity() == {WHOLE: 12 * 126_000}
+    seen.lose("uid-n1", "uid-n2")
+    assert seen.mirror.nodes.capacity() == {}
+
+
 def test_product_labels_that_mean_something_else_are_read_anew() -> None:
     """In the round in which that becomes known, also for the pods on such nodes."""
     seen = Seen().see(node("n1", product="Mystery"), pod("p", 2, node="n1"))
