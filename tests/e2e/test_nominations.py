@@ -305,24 +305,21 @@ def _name(pod: Object) -> str:
 def recorded(client: Client) -> Iterator[list[tuple[str, Object]]]:
     """All events of pods, in order, from now on to the end of the block."""
     news: list[tuple[str, Object]] = []
-    ended = threading.Event()
 
     def follow() -> None:
         with client.watch("pods", timeout_s=60) as events:
             for event in events:
                 news.append(event)
-                if ended.is_set():
+                if _name(event[1]) == "end-of-record":
                     return
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
-    try:
-        yield news
-    finally:
-        time.sleep(0.5)  # what has happened is on its way
-        ended.set()
-        client.create(objects.namespace(f"end-{time.monotonic_ns()}"))
-        thread.join(0.1)
+    yield news
+    client.create(objects.pod("end-of-record", "default", 0, gated=True))
+    thread.join(10)
+    client.delete("pods", "end-of-record", "default")
+    assert not thread.is_alive()
 
 
 # -- wiped -------------------------------------------------------------------------
