@@ -9,20 +9,11 @@ bound pods, finishes what was begun and decides the rest again.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from scheduler.codec import (
-    JobObject,
-    LeaseObject,
-    NamespaceObject,
-    NodeObject,
-    PdbObject,
-    PodObject,
-    PriorityClassObject,
-)
 from scheduler.config import Config, policy_of
 from scheduler.config.schema import KubernetesConfig
 from scheduler.core import (
@@ -51,12 +42,15 @@ from scheduler.kube.api import Api, ApiError
 from scheduler.kube.gaps import timestamp
 from scheduler.kube.informer import Informer
 from scheduler.kube.mirror import Mirror
-from scheduler.kube.owned import FleetObject, TenantObject
 from scheduler.kube.records import Record
-from scheduler.kube.tenants import FLEETS_PATH, TENANTS_PATH, Tenants
+from scheduler.kube.tenants import Tenants
 from scheduler.kube.writer import Writer
 from scheduler.metrics import Watch
+from scheduler.service import watches
 from scheduler.service.driver import Service
+
+SLICE = 200
+"""Events of a starting service that are told at once."""
 
 PUBLISH_S = 1.0
 """Shortest time between two writes of the tenants' statuses, seconds."""
@@ -64,28 +58,6 @@ PUBLISH_S = 1.0
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class Heard(Generic[T]):
-    """A sink that also says that there is something to look at."""
-
-    def __init__(
-        self,
-        changed: Callable[[T], None],
-        gone: Callable[[str], None],
-        note: Callable[[], None],
-    ) -> None:
-        self._changed, self._gone, self._note = changed, gone, note
-
-    def changed(self, obj: T) -> None:
-        """Pass an object on."""
-        self._changed(obj)
-        self._note()
-
-    def gone(self, uid: str) -> None:
-        """Pass a loss on."""
-        self._gone(uid)
-        self._note()
 
 
 class OnKubernetes(Service):
@@ -112,22 +84,30 @@ class OnKubernetes(Service):
     # -- life --------------------------------------------------------------------
 
     async def _begin(self) -> None:
-        settings = self._settings
+        settings, note = self._settings, self._changed.set
         path = Path(settings.kubeconfig) if settings.kubeconfig else None
         self._api = api = await Api.connect(path, settings.context)
         self._writer = Writer(api, self._mirror, self.metrics.written, settings.workers)
-        self._informers = self._watched(api)
-        for informer in self._informers:
-            self._tasks.append(asyncio.create_task(informer.run()))
-        await self._synced()
-        self._prepare()
+        lease = settings.scheduler_lease
+        await self._watch(
+            *watches.of_tenants(api, self._tenants, self._note_tenants),
+            *watches.of_cluster(api, self._mirror, lease, note),
+        )
+        await self._tell_slowly(self._hear_of_nodes())
+        await self._watch(watches.of_pods(api, self._mirror, note))
+        await self._tell_slowly(self._hear())
         self._finish_what_was_begun()
         self._tasks.append(asyncio.create_task(self._publish()))
 
-    async def _synced(self) -> None:
-        """Wait for the first lists; an informer that ends takes the service with it."""
-        waits = [asyncio.create_task(i.synced.wait()) for i in self._informers]
-        whole = asyncio.gather(*waits)
+    async def _watch(self, *informers: Informer[Any]) -> None:
+        """Begin to watch, and wait for the first lists.
+
+        An informer that ends takes the service with it.
+        """
+        self._informers.extend(informers)
+        tasks = [asyncio.create_task(informer.run()) for informer in informers]
+        self._tasks.extend(tasks)
+        whole = asyncio.gather(*(informer.synced.wait() for informer in informers))
         try:
             done, _ = await asyncio.wait(
                 [whole, *self._tasks], return_when=asyncio.FIRST_COMPLETED
@@ -136,6 +116,13 @@ class OnKubernetes(Service):
                 each.result()
         finally:
             whole.cancel()
+
+    async def _tell_slowly(self, events: Iterable[Event]) -> None:
+        """Let the engine hear of a whole cluster, and let others have a turn."""
+        for count, event in enumerate(events):
+            self._tell((event,))
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
 
     async def stop(self) -> None:
         """Answer no more; end the watches and all writes that are under way."""
@@ -148,56 +135,6 @@ class OnKubernetes(Service):
         if self._api is not None:
             await self._api.close()
 
-    def _watched(self, api: Api) -> list[Informer[Any]]:
-        mirror, tenants = self._mirror, self._tenants
-        namespace, lease = self._settings.scheduler_lease.split("/")
-        leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        only = {"fieldSelector": f"metadata.name={lease}"}
-        rows: tuple[tuple[str, type[Any], Heard[Any], dict[str, str] | None], ...] = (
-            (
-                "/api/v1/namespaces",
-                NamespaceObject,
-                Heard(
-                    tenants.changed_namespace,
-                    tenants.gone_namespace,
-                    self._note_tenants,
-                ),
-                None,
-            ),
-            (
-                TENANTS_PATH,
-                TenantObject,
-                Heard(tenants.changed_tenant, tenants.gone_tenant, self._note_tenants),
-                None,
-            ),
-            (
-                FLEETS_PATH,
-                FleetObject,
-                Heard(tenants.changed_fleet, tenants.gone_fleet, self._note_tenants),
-                None,
-            ),
-            ("/api/v1/nodes", NodeObject, self._heard(mirror.nodes), None),
-            (
-                "/apis/scheduling.k8s.io/v1/priorityclasses",
-                PriorityClassObject,
-                self._heard(mirror.priorities),
-                None,
-            ),
-            ("/apis/batch/v1/jobs", JobObject, self._heard(mirror.jobs), None),
-            (
-                "/apis/policy/v1/poddisruptionbudgets",
-                PdbObject,
-                self._heard(mirror.budgets),
-                None,
-            ),
-            (leases, LeaseObject, self._heard(mirror.leases), only),
-            ("/api/v1/pods", PodObject, self._heard(mirror.pods), None),
-        )
-        return [Informer(api, p, kind, sink, query=q) for p, kind, sink, q in rows]
-
-    def _heard(self, sink: Any) -> Heard[Any]:
-        return Heard(sink.changed, sink.gone, self._changed.set)
-
     def _note_tenants(self) -> None:
         self._tenants_changed = True
         self._changed.set()
@@ -207,11 +144,18 @@ class OnKubernetes(Service):
     def _prepare(self) -> None:
         """Tell the engine what is new: nodes, tenants, then pods."""
         self._check_tasks()
-        for _ in range(2):  # the second time product labels mean what they mean now
-            self._tell(self._mirror.node_events())
-            self._resolve()
+        self._tell(self._hear())
+
+    def _hear(self) -> Iterator[Event]:
+        """Find what is new; each event is to be told before the next is asked for."""
+        yield from self._hear_of_nodes()
         to_epoch = self._to_epoch  # one for all, so that equal times stay equal
-        self._tell(self._mirror.events(lambda seconds: seconds - to_epoch))
+        yield from self._mirror.events(lambda seconds: seconds - to_epoch)
+
+    def _hear_of_nodes(self) -> Iterator[Event]:
+        for _ in range(2):  # the second time product labels mean what they mean now
+            yield from self._mirror.node_events()
+            self._resolve()
 
     def _check_tasks(self) -> None:
         """Decide nothing by what is not heard of any more.
