@@ -30,7 +30,7 @@ Since = Callable[[float], float]
 """Turns seconds since the epoch into the engine's time."""
 
 PodsOf = Callable[[str], tuple[int, int]]
-"""Returns how many pods of a Job are there, and how many the engine knows."""
+"""Returns how many pods of a Job are there, and how many the engine was told of."""
 
 MAY_SUSPEND = "fairshare.dev/suspend"
 """The annotation by which a Job's owner lets us suspend and resume it."""
@@ -163,7 +163,7 @@ class Jobs:
         told
             What does.
         there, known
-            How many of its pods are there, and known to the engine.
+            How many of its pods are there, and of how many the engine was told.
         """
         if job is None or not _is_managed(job):
             return {}

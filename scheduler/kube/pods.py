@@ -128,11 +128,18 @@ class Pods:
                 self._take(message)
 
     def reread(self, job: str) -> None:
-        """Read anew whoever waits of a Job: it is known now, or has another size."""
-        mine = [u for u in self._of_controller.get(job, ()) if u in self._messages]
-        for uid in mine:
-            self._sizes.leave(uid)
-        for uid in mine:
+        """Read anew whoever waits of a Job: it is known now, or has another size.
+
+        Who is through the gate is not told anew, and keeps its gang as it is.
+        """
+        self._found_anew(list(self._of_controller.get(job, ())))
+
+    def _found_anew(self, uids: Collection[PodUid]) -> None:
+        waiting = [uid for uid in uids if uid in self._messages]
+        for uid in waiting:
+            if self.records[uid].gated:
+                self._sizes.leave(uid)
+        for uid in waiting:
             self._take(self._messages[uid])
 
     def refuse(self, uid: PodUid, problem: str) -> None:
@@ -158,9 +165,13 @@ class Pods:
         return self._of_controller.get(uid, {})
 
     def count_of(self, controller: str) -> tuple[int, int]:
-        """Return how many pods a controller has, and how many the engine knows."""
+        """Return how many pods a controller has, and of how many all has been told.
+
+        Of those that cannot be read there is nothing to tell.
+        """
         mine = self.of_controller(controller)
-        return len(mine), sum(uid in self._told for uid in mine)
+        told = (u in self._told or self.records[u].pod is None for u in mine)
+        return len(mine), sum(told)
 
     def _note(self, record: Record) -> None:
         """Remember whether a pod carries what only a plan or a wish justifies.
@@ -216,13 +227,25 @@ class Pods:
         for book in (self._messages, self._refused, self.adorned, self.asked):
             book.pop(uid, None)
         self.troubled.pop(uid, None)
-        self._sizes.leave(uid)
+        gang = self._sizes.leave(uid)
         record = self.records.pop(uid, None)
         if record is not None:
             self._dirty[uid] = None
             self._orphan(record)
             if record.node:
                 self._house(record)
+            if not record.gated:
+                self._end(gang)
+
+    def _end(self, gang: str) -> None:
+        """Let the others found a gang anew when the last is gone of those who began.
+
+        They are fewer, if some have succeeded: what they started with would be waited
+        for in vain.
+        """
+        left = self._sizes.members(gang)
+        if all(self.records[uid].gated for uid in left):
+            self._found_anew(left)
 
     def _orphan(self, record: Record) -> None:
         if record.controller is not None:
@@ -276,7 +299,7 @@ class Pods:
         if owner and job is None and record.node is None:
             record.problem = f"its Job {owner.name} is not known yet"
             return None
-        size = self._sizes.join(record.uid, pod.gang, pod.min_member)
+        size = self._sizes.join(record.uid, pod.gang, pod.min_member, anew=record.gated)
         tenant, kind, mark = pod.tenant, pod.workload_class, record.admission()
         if mark is not None and not record.gated:
             tenant, kind = mark.tenant, mark.workload_class

@@ -191,11 +191,18 @@ class Cluster:
             self.put_job(found, suspended=not found.spec.suspend)
 
     def widen_job(self) -> None:
-        """Only one that is suspended: sizes of those that run stay what they were."""
+        """Only one that is suspended: sizes of those that run stay what they were.
+
+        It is heard of before its pods are there. If they could be bound before, they
+        would not be of the gang that a new process takes them for.
+        """
         found = [self.now[uid] for uid in self.jobs()]
-        found = [each for each in found if each.spec.suspend and not self.of(each)]
+        makers = {one.get("job") for one in self.pods.values()}
+        found = [o for o in found if o.spec.suspend and o.metadata.uid not in makers]
         if found:
-            self.put_job(self.rng.choice(found), pods=self.rng.randint(1, 3))
+            uid = self.rng.choice(found).metadata.uid
+            self.put_job(self.now[uid], pods=self.rng.randint(1, 3))
+            self.tell(uid, self.late.pop(uid)[-1])
 
     def put_job(self, found: JobObject, **changes: Any) -> None:
         managed = bool(found.metadata.annotations)

@@ -115,6 +115,13 @@ def test_stand_ins_that_nobody_will_replace_go() -> None:
     assert words(seen.hear()) == ["gone job:j/2"]
 
 
+def test_stand_ins_do_not_wait_for_pods_that_cannot_be_read() -> None:
+    """They would keep room that nobody can take."""
+    seen = waiting(1)
+    seen.see(job("j"), pod("p", job="j", notes={"fairshare.dev/gpu-classes": "?"}))
+    assert words(seen.hear()) == ["gone job:j/0"]
+
+
 def test_all_stand_ins_make_way_for_a_pod_that_is_something_else() -> None:
     """They would contradict the gang that their Job's pods make."""
     seen = waiting()

@@ -257,6 +257,29 @@ def test_running_members_keep_the_size_they_started_with() -> None:
     assert seen.refused == {}
 
 
+def test_a_gang_made_anew_does_not_wait_for_those_who_have_succeeded() -> None:
+    """Its pods come while the old ones are still on their way out."""
+    bound = {"job": "j", "node": "n1", "mark": mark(gang="g")}
+    seen = Seen().see(node("n1"), job("j", 3), *(pod(n, **bound) for n in "pqr"))
+    seen.hear()
+    seen.lose("uid-p").see(job("j", 3, succeeded=1))
+    seen.see(*(pod(n, **bound, deleting=True) for n in "qr"))
+    seen.see(pod("s", job="j"), pod("t", job="j")).hear()
+    seen.lose("uid-q", "uid-r").hear()
+    assert {found.min_member for found, _, _ in seen.known().values()} == {2}
+    assert set(seen.known()) == {"uid-s", "uid-t"}
+
+
+def test_members_behind_the_gate_keep_the_size_of_their_gang() -> None:
+    """They cannot be told anew; nobody who comes after them is refused for it."""
+    opened = {"mark": mark(gang="g"), "gated": False}
+    seen = Seen().see(node("n1"), job("j", 2), pod("p", job="j", **opened))
+    seen.hear()
+    seen.see(job("j", 3), pod("q", job="j")).hear()
+    assert {found.min_member for found, _, _ in seen.known().values()} == {2}
+    assert seen.refused == {}
+
+
 def test_who_contradicts_its_gang_is_heard_again_when_the_others_are_gone() -> None:
     """After a restart it would be; nobody should have to restart us."""
     batch = {"priorityClassName": "fairshare-batch"}
