@@ -384,7 +384,8 @@ class Pods:
         self._told[record.uid] = _Told(pod, node, record.stamp)
         self._messages.pop(record.uid, None)
         self._accept(record)
-        mark, started = record.admission(), since(record.started or record.created)
+        mark = record.admission()
+        started = None if record.started is None else since(record.started)
         yield PodBound(record.uid, node, pod, mark.form if mark else None, started)
         yield from self._stopping(record, self._told[record.uid], since)
 

@@ -64,6 +64,14 @@ def test_a_gated_pod_of_nobody_is_seen_while_it_keeps_room() -> None:
     assert not seen.mirror.pods.adorned
 
 
+def test_a_bound_pod_that_no_kubelet_has_started_starts_now() -> None:
+    """It is not older than its fellows that wait, whichever was made first."""
+    message = pod("p", node="n1", born=5)
+    message.status.start_time = None
+    (told,) = events(Seen().see(node("n1"), message), PodBound)
+    assert told.since is None
+
+
 def test_a_bound_pod_that_is_deleted_is_said_to_stop_once() -> None:
     """Also one that was deleted before we started; its room is about to be free."""
     seen = Seen().see(node("n1"), pod("p", node="n1", deleting=True, born=5))
