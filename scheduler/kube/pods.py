@@ -24,7 +24,7 @@ from scheduler.codec import (
     pod_of,
     use_of,
 )
-from scheduler.codec.mark import ADMISSION
+from scheduler.codec.mark import ADMISSION, CHECKPOINT_DEADLINE, HOLD
 from scheduler.core import (
     CheckpointDone,
     Event,
@@ -41,6 +41,9 @@ from scheduler.kube.gangs import Sizes
 from scheduler.kube.jobs import DEFAULT_SCHEDULER, Jobs
 from scheduler.kube.nodes import Nodes
 from scheduler.kube.records import Record, mark_of, record_of
+
+OURS = (ADMISSION, HOLD, CHECKPOINT_DEADLINE)
+"""Annotations that we write; a pod asks for nothing by them."""
 
 Since = Callable[[float], float]
 """Turns seconds since the epoch into the engine's time."""
@@ -266,14 +269,29 @@ class Pods:
         if not (is_told or self._is_ours(message)):
             return record_of(message) if _keeps_room(message) else None
         record = record_of(message)
-        if is_told:
-            record.pod = self._told[uid].pod
+        known = self._told[uid].pod if is_told else self._unchanged(uid, message)
+        if known is not None:
+            record.pod = known
             return record
         try:
             record.pod = self._pod(message, record)
         except CodecError as error:
             record.problem = str(error)
         return record if record.pod or record.problem else None
+
+    def _unchanged(self, uid: PodUid, message: PodObject) -> Pod | None:
+        """Return the pod as the engine has it, if only its status or our notes differ.
+
+        Most states of a pod are like that, and to read all of it takes long.
+        """
+        told, before = self._told.get(uid), self._messages.get(uid)
+        if told is None or before is None or before is message:
+            return None  # it is to be read anew
+        old, new = before.metadata, message.metadata
+        same = 0 < old.generation == new.generation and old.labels == new.labels
+        if same and _notes(before) == _notes(message):
+            return self.records[uid].pod
+        return None
 
     def _is_told_bound(self, uid: PodUid) -> bool:
         told = self._told.get(uid)
@@ -427,3 +445,11 @@ class Pods:
 def _keeps_room(message: PodObject) -> bool:
     """Whether a pod at our gate is nominated: nobody but us does that."""
     return bool(message.status.nominated_node_name) and is_gated(message)
+
+
+def _notes(message: PodObject) -> dict[str, str]:
+    """Return the annotations that somebody else has written."""
+    found = dict(message.metadata.annotations or {})
+    for name in OURS:
+        found.pop(name, None)
+    return found
