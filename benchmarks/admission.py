@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import re
 import ssl
 import subprocess
 import sys
@@ -54,6 +55,7 @@ OPEN = {
     "spec": {"schedulingGates": [{"$patch": "delete", "name": objects.GATE}]},
 }
 LEASE_S = (60.0, 40.0, 5.0)
+NAME = re.compile(rb'"name":"p[0-9]+"')
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,8 @@ def timed(plane: ControlPlane, count: int, begin: Callable[[], object]) -> float
     begun = time.perf_counter()
     begin()
     if not counter.done.wait(SLOWEST_S):
-        raise AssertionError(f"{counter.seen} of {count} pods bound")
+        log = plane.logs("kube-scheduler")[-2000:]
+        raise AssertionError(f"{counter.seen} of {count} pods bound\n{log}")
     return counter.at - begun
 
 
@@ -260,31 +263,44 @@ class BoundPods:
     """Counts pods as they are bound, without reading more than it must."""
 
     def __init__(self, plane: ControlPlane, count: int) -> None:
-        self.seen, self.at = 0, 0.0
+        self.at = 0.0
         self.done = threading.Event()
-        parts = urlsplit(plane.server)
-        tls = ssl.create_default_context(cafile=str(plane.authority))
-        self._connection = http.client.HTTPSConnection(
+        self._plane, self._count = plane, count
+        self._names: set[bytes] = set()
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    @property
+    def seen(self) -> int:
+        return len(self._names)
+
+    def _follow(self) -> None:
+        """Watch until all are bound; a watch that ends is begun anew."""
+        while not self.done.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self._watch()
+
+    def _watch(self) -> None:
+        parts = urlsplit(self._plane.server)
+        tls = ssl.create_default_context(cafile=str(self._plane.authority))
+        connection = http.client.HTTPSConnection(
             parts.hostname or "", parts.port, context=tls, timeout=SLOWEST_S
         )
-        self._connection.request(
-            "GET",
-            f"/api/v1/namespaces/{NAMESPACE}/pods?watch=1&fieldSelector=spec.nodeName!%3D",
-            headers={"Authorization": f"Bearer {plane.client.token}"},
-        )
-        answer = self._connection.getresponse()
-        assert answer.status == 200, answer.read()
-        threading.Thread(target=self._count, args=(answer, count), daemon=True).start()
-
-    def _count(self, answer: http.client.HTTPResponse, count: int) -> None:
-        for line in answer:
-            if line.startswith(b'{"type":"ADDED"'):
-                self.seen += 1
-                if self.seen == count:
+        with contextlib.closing(connection):
+            selector = "watch=1&fieldSelector=spec.nodeName!%3D"
+            connection.request(
+                "GET",
+                f"/api/v1/namespaces/{NAMESPACE}/pods?{selector}",
+                headers={"Authorization": f"Bearer {self._plane.client.token}"},
+            )
+            for line in connection.getresponse():
+                found = NAME.search(line)
+                if found is None or found[0] in self._names:
+                    continue
+                self._names.add(found[0])
+                if len(self._names) == self._count:
                     self.at = time.perf_counter()
                     self.done.set()
-                    break
-        self._connection.close()
+                    return
 
 
 def check(plane: ControlPlane, count: int, mode: str) -> None:
