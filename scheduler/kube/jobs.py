@@ -186,6 +186,8 @@ class Jobs:
         """
         told = self.stand_ins.get(job, {})
         first = next(iter(told), None)
+        if first is not None:
+            self._dirty[job] = None  # it waits again if its pods go
         if first is not None and not pod.is_like(told[first]):
             return None, self.stand_ins.pop(job)
         if first is not None:

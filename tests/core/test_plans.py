@@ -285,6 +285,20 @@ def test_a_pod_that_asks_for_something_else_waits_like_any_other() -> None:
     assert at.gang("real").submitted == 0.0
 
 
+def test_inheriting_a_place_on_a_crowded_node_changes_nothing_there() -> None:
+    """Another was bound there by somebody else while a third is on its way out."""
+    at = desk(tenant("a"))
+    at.start(pod("old", "a", 1))
+    at.tell(PodStopping(PodUid("old"), 60.0))
+    at.submit(pod("stand-in", "a", 4))
+    other = pod("other", "a", 4)
+    at.tell(PodBound(other.uid, NodeName("n1"), other))
+    assert plans(at) == ["stand-in n1"]
+    real = replace(at.pods["stand-in"], uid=PodUid("real"))
+    at.tell(PodReplaced(PodUid("stand-in"), real))
+    assert plans(at) == ["real n1"]
+
+
 @pytest.mark.parametrize("case", ["unknown", "known already", "runs"])
 def test_a_stand_in_that_cannot_be_is_refused(case: str) -> None:
     """Nothing has changed then."""

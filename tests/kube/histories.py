@@ -33,7 +33,7 @@ class Cluster:
         self.version = 0
         self.now: dict[str, Any] = {}  # the latest state of each object, by UID
         self.pods: dict[str, Kwargs] = {}  # what they are made of, by UID
-        self.late: dict[str, list[Any]] = {}
+        self.late: dict[str, list[tuple[str, Any]]] = {}  # by place
         self.steps: dict[Callable[[], None], int] = {
             self.create: 6,
             self.appear_bound: 2,
@@ -65,12 +65,17 @@ class Cluster:
     # -- objects -------------------------------------------------------------------
 
     def put(self, uid: str, state: Any) -> None:
-        self.late.setdefault(uid, []).append(state)
+        self.late.setdefault(self.place(uid, state), []).append((uid, state))
         if state is GONE:
             del self.now[uid]
             self.pods.pop(uid, None)
         else:
             self.now[uid] = state
+
+    def place(self, uid: str, state: Any) -> str:
+        """What has one name comes in order, though it is made anew."""
+        found = self.now[uid] if state is GONE else state
+        return found.metadata.name if isinstance(found, NodeObject) else uid
 
     def put_pod(self, uid: str, **changes: Any) -> None:
         self.version += 1
@@ -183,7 +188,8 @@ class Cluster:
         self.count += 1
         uid, size = f"j{self.count}", self.rng.randint(1, 3)
         suspended, managed = self.rng.random() < 0.6, self.rng.random() < 0.8
-        self.put(uid, job(uid, size, suspended=suspended, managed=managed))
+        kwargs = {"suspended": suspended, "managed": managed, "space": "team-b"}
+        self.put(uid, job(uid, size, **kwargs))
 
     def switch_job(self) -> None:
         if self.jobs():
@@ -202,13 +208,13 @@ class Cluster:
         if found:
             uid = self.rng.choice(found).metadata.uid
             self.put_job(self.now[uid], pods=self.rng.randint(1, 3))
-            self.tell(uid, self.late.pop(uid)[-1])
+            self.tell_last(uid)
 
     def put_job(self, found: JobObject, **changes: Any) -> None:
         managed = bool(found.metadata.annotations)
         suspended, pods = bool(found.spec.suspend), found.spec.parallelism
         now = {"suspended": suspended, "managed": managed, "pods": pods, **changes}
-        self.put(found.metadata.uid, job(found.metadata.uid, **now))
+        self.put(found.metadata.uid, job(found.metadata.uid, space="team-b", **now))
 
     def drop_job(self) -> None:
         if self.jobs():
@@ -242,15 +248,26 @@ class Cluster:
         self.seen.rename(self.spaces)
 
     def deliver(self) -> None:
+        """Let one state be told, perhaps without those before it, perhaps twice."""
         if not self.late:
             return
-        uid = self.rng.choice(sorted(self.late))
-        states = self.late.pop(uid)
+        place = self.rng.choice(sorted(self.late))
+        states = self.late.pop(place)
         take = min(self.rng.choice([0, 0, 1, 2]), len(states) - 1)
         for _ in range(self.rng.choice([1, 1, 2])):
-            self.tell(uid, states[take])
+            self.tell_skipping(states[: take + 1])
         if states[take + 1 :]:
-            self.late[uid] = states[take + 1 :]
+            self.late[place] = states[take + 1 :]
+
+    def tell_last(self, place: str) -> None:
+        self.tell_skipping(self.late.pop(place))
+
+    def tell_skipping(self, states: list[tuple[str, Any]]) -> None:
+        """Tell the last of some states, after the loss of who had its name before."""
+        *skipped, (uid, state) = states
+        for before in dict.fromkeys(other for other, _ in skipped if other != uid):
+            self.tell(before, GONE)
+        self.tell(uid, state)
 
     def tell(self, uid: str, state: Any) -> None:
         if state is GONE:
@@ -267,18 +284,31 @@ class Cluster:
         self.seen.cycle()
 
     def settle(self) -> None:
-        """Let controllers finish; list all anew: what is there, then what is not."""
+        """Let controllers finish, and let all of it be heard, one way or the other."""
         for uid in self.jobs():
             self.steer(self.now[uid])
         there = {"", *self.nodes()}
         for uid in sorted(self.pods):
             if self.pods[uid].get("node", "") not in there:
                 self.put(uid, GONE)
+        if self.rng.random() < 0.5:
+            self.list_anew()
+        for uid in self.rng.sample(sorted(self.late), len(self.late)):
+            self.tell_last(uid)
+            if self.rng.random() < 0.3:
+                self.hear()
+        self.hear()
+        self.hear()
+
+    def list_anew(self) -> None:
+        """After a gap all that is there is told, then what is not."""
+        late, self.late = self.late, {}
+        states = {p: s for p, s in late.items() if s[-1][1] is not GONE}
         for uid in self.rng.sample(sorted(self.now), len(self.now)):
-            self.tell(uid, self.now[uid])
-        self.seen.lose(*sorted(u for u, s in self.late.items() if s[-1] is GONE))
-        self.hear()
-        self.hear()
+            place = self.place(uid, self.now[uid])
+            self.tell_skipping([*states.get(place, ()), (uid, self.now[uid])])
+        for gone in [s for s in late.values() if s[-1][1] is GONE]:
+            self.tell_skipping(gone)
 
 
 def _waits_at_gate(one: Kwargs) -> bool:

@@ -285,6 +285,8 @@ class Seen:
                 assert name in self.nodes, "a pod is on a node that is known"
             case PodGone(uid):
                 assert self.engine.gang(uid) is not None, "who goes was there"
+            case PodSubmitted(pod_):
+                assert self.engine.gang(pod_.uid) is None, "who comes was not"
         try:
             self.engine.observe(event, self.now)
         except ValueError as error:

@@ -143,6 +143,16 @@ def test_a_job_waits_again_when_its_pods_are_gone() -> None:
     assert words(seen.hear()) == ["gone uid-p", "come job:j/0"]
 
 
+def test_a_job_waits_again_whose_pods_came_and_went_between_two_news() -> None:
+    """It was resumed and suspended so fast that we have not seen it."""
+    seen = waiting(1)
+    seen.see(pod("p", job="j"))
+    assert words(seen.hear()) == ["uid-p for job:j/0"]
+    seen.hear()
+    seen.lose("uid-p")
+    assert words(seen.hear()) == ["gone uid-p", "come job:j/0"]
+
+
 @pytest.mark.parametrize(
     "changed",
     [

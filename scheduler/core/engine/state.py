@@ -320,6 +320,7 @@ class State(Books):
                 self.cluster.remove(uid)
                 place = (placed.column, placed.form, placed.demand, placed.slot)
                 self.cluster.place(pod.uid, *place)
+                self.cluster.concede(placed.column)  # as it was before
             self.touch(gang.tenant)
         else:
             since = gang.submitted
