@@ -118,8 +118,17 @@ def test_stand_ins_that_nobody_will_replace_go() -> None:
 def test_stand_ins_do_not_wait_for_pods_that_cannot_be_read() -> None:
     """They would keep room that nobody can take."""
     seen = waiting(1)
-    seen.see(job("j"), pod("p", job="j", notes={"fairshare.dev/gpu-classes": "?"}))
+    seen.see(job("j")).hear()
+    seen.see(pod("p", job="j", notes={"fairshare.dev/gpu-classes": "?"}))
     assert words(seen.hear()) == ["gone job:j/0"]
+
+
+def test_pods_of_a_job_that_is_gone_wait_for_nothing_any_more() -> None:
+    """They are about to be collected; nobody knows how large their gang would be."""
+    seen = Seen().see(job("j", 2), pod("p", job="j"), pod("q", job="j"))
+    seen.hear()
+    seen.lose("j")
+    assert words(seen.hear()) == ["gone uid-p", "gone uid-q"]
 
 
 def test_all_stand_ins_make_way_for_a_pod_that_is_something_else() -> None:

@@ -205,6 +205,13 @@ def test_a_bound_pod_waits_for_its_node_to_be_known() -> None:
     assert not seen.mirror.pods._homeless
 
 
+def test_whole_pods_are_kept_only_while_they_may_be_read_anew() -> None:
+    """Most pods run: what was told of them is enough, and a tenth of it."""
+    seen = Seen().see(node("n1"), pod("p"), pod("q", node="n1", mark=mark()))
+    seen.hear()
+    assert list(seen.mirror.pods._messages) == ["uid-p"]
+
+
 def test_a_homeless_pod_that_goes_is_forgotten() -> None:
     seen = Seen().see(pod("p", node="n1", mark=mark()))
     seen.hear()
