@@ -142,7 +142,10 @@ class Extender:
 
     def _filter(self, body: bytes) -> bytes:
         call = decode_nodes_call(body)
-        pod = pod_of(call.pod, self._service.naming)
+        known = self._service.pod(
+            call.pod.metadata.uid
+        )  # what else it says is old news
+        pod = known or pod_of(call.pod, self._service.naming)
         if pod is None:
             return encode_all_pass(call.table)
         return encode_filtered(call.table, self._service.filter(pod, _names(call)))

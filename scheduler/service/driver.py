@@ -117,6 +117,10 @@ class Service(ABC):
         """Monotonic time in which the engine's deadlines count, seconds."""
         return self._clock()
 
+    def pod(self, uid: str) -> Pod | None:
+        """Return a pod as it was heard of; None when it is unknown."""
+        return self._roster.pods.get(PodUid(uid))
+
     # -- kube-scheduler's questions ----------------------------------------------
 
     def filter(self, pod: Pod, nodes: Sequence[NodeName]) -> Filtered:
