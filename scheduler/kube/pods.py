@@ -284,13 +284,15 @@ class Pods:
 
         Most states of a pod are like that, and to read all of it takes long.
         """
-        told, before = self._told.get(uid), self._messages.get(uid)
-        if told is None or before is None or before is message:
+        before, known = self._messages.get(uid), self.records.get(uid)
+        if known is None or before is None or uid not in self._told:
+            return None
+        if before is message:
             return None  # it is to be read anew
         old, new = before.metadata, message.metadata
         same = 0 < old.generation == new.generation and old.labels == new.labels
         if same and _notes(before) == _notes(message):
-            return self.records[uid].pod
+            return known.pod
         return None
 
     def _is_told_bound(self, uid: PodUid) -> bool:

@@ -31,6 +31,7 @@ class Cluster:
         self.spaces = SPACES
         self.count = 0
         self.version = 0
+        self.generations = self.rng.random() < 0.7  # old API servers count none
         self.now: dict[str, Any] = {}  # the latest state of each object, by UID
         self.pods: dict[str, Kwargs] = {}  # what they are made of, by UID
         self.late: dict[str, list[tuple[str, Any]]] = {}  # by place
@@ -86,6 +87,7 @@ class Cluster:
         self.count += 1
         uid = f"p{self.count}"
         self.pods[uid] = {"uid": uid, "name": uid, "born": self.rng.randrange(5)}
+        self.pods[uid]["generation"] = 1 * self.generations
         self.put_pod(uid, **kwargs)
 
     def some_pod(self, fits: Callable[[Kwargs], object]) -> str | None:
@@ -126,7 +128,7 @@ class Cluster:
         self.put_pod(uid, mark=mark(known[0].tenant), nominated=self.nodes()[0])
         mirror.answered(self.now[uid])
         if mirror.is_as_told(uid) and self.rng.random() < 0.7:
-            self.put_pod(uid, gated=False)
+            self.put_pod(uid, gated=False, generation=2 * self.generations)
             mirror.answered(self.now[uid])
 
     def bind(self) -> None:
@@ -289,7 +291,8 @@ class Cluster:
             self.steer(self.now[uid])
         there = {"", *self.nodes()}
         for uid in sorted(self.pods):
-            if self.pods[uid].get("node", "") not in there:
+            one = self.pods[uid]
+            if one.get("node", "") not in there or one.get("deleting"):
                 self.put(uid, GONE)
         if self.rng.random() < 0.5:
             self.list_anew()

@@ -67,6 +67,7 @@ def pod_json(
     space: str = "team-a",
     uid: str = "",
     version: int = 0,
+    generation: int = 0,
     gated: bool = True,
     node: str = "",
     nominated: str = "",
@@ -100,6 +101,7 @@ def pod_json(
         "name": name,
         "namespace": space,
         "resourceVersion": str(version or next(_versions)),
+        "generation": generation,
         "annotations": annotations,
         "creationTimestamp": stamp(born),
     }

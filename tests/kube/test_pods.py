@@ -155,6 +155,17 @@ def test_a_gated_pod_that_asks_for_something_else_is_another_one() -> None:
     assert (come.since, come.pod.demand.classes) == (7.0, ("a100-80gb",))
 
 
+def test_a_pod_that_comes_back_in_sight_is_read_whole() -> None:
+    """Its namespace has lost its tenant, and our mark arrives on it all the same."""
+    seen = Seen().see(node("n1"), pod("p", generation=1))
+    seen.hear()
+    seen.rename({})
+    seen.see(pod("p", generation=1, mark=mark()))
+    seen.rename({"team-a": B})
+    seen.hear()
+    assert seen.known()["uid-p"][0].tenant == "b"
+
+
 def test_a_pod_that_becomes_unreadable_is_taken_back_with_its_reason() -> None:
     """And told again when it is put right."""
     seen = Seen().see(pod("p"))
