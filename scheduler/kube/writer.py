@@ -204,10 +204,13 @@ class Writer:
 
     def _begin_clearance(self, step: Adorn | Discard) -> None:
         key = f"pod {step.record.uid}"
-        if isinstance(step, Adorn):
-            self._calls.start(key, lambda: self._adorn(step))
-        else:
+        if isinstance(step, Discard):
             self._calls.start(key, lambda: self._discard(step.record, key))
+            return
+        begun = self._calls.start(key, lambda: self._adorn(step))
+        if begun and not step.record.gated:
+            text = "its gang could not start: it waits, and is charged for nothing"
+            self.news.tell(step.record, "Replanning", text)
 
     async def _discard(self, record: Record, key: str) -> None:
         """Delete a pod as it was seen: unbound."""

@@ -251,8 +251,10 @@ def test_what_is_planned_no_more_is_cleared_or_made_anew(tmp_path: Path) -> None
         assert marks([stage.pod(gated), stage.pod(alone)]) == [None, None]
         assert "nominatedNodeName" not in stage.pod(gated)["status"]
         assert stage.pod(foreign)["status"]["nominatedNodeName"] == "n1"
-        assert stage.events() == [
-            ("b", "RolledBack", "its gang could not start: made anew")
+        waits = "its gang could not start: it waits, and is charged for nothing"
+        assert sorted(stage.events()) == [
+            ("b", "RolledBack", "its gang could not start: made anew"),
+            ("c", "Replanning", waits),
         ]
 
     play(tmp_path, scene)
