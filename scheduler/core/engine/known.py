@@ -98,9 +98,9 @@ class Known:
         Nor in which form, nor in which tier demand counts. Ask before it starts.
         """
         view = self._order(gang.tenant)
-        return gang.core is None and view.stands_after(
-            gang.id, gang.workload_class, gang.priority, form
-        )
+        if gang.core is not None or self.gangs.extras(gang):
+            return False  # extras move with it
+        return view.stands_after(gang.id, gang.workload_class, gang.priority, form)
 
     def touch_started(self, tenant: TenantName) -> None:
         """Forget what followed from a gang's waiting, but not who is covered.
