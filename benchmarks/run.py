@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ORDER = ("itp_fifo.py", "division.py", "engine_itp.py", "trading.py", "webhook.py")
+ORDER = (
+    "itp_fifo.py",
+    "division.py",
+    "cycle.py",
+    "engine_itp.py",
+    "trading.py",
+    "webhook.py",
+)
 
 
 def main() -> int:
