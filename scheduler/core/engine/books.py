@@ -5,7 +5,7 @@ and the *excuses*: use above a ceiling that no decision of the engine has caused
 lowered limit, a pod that somebody else bound) is remembered until it is worn off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from scheduler.core.engine.gangs import Gang, Phase
 from scheduler.core.engine.known import Known
@@ -73,3 +73,8 @@ class Books(Known):
             self.excused[queue, form] = used
         else:
             self.excused.pop((queue, form), None)
+
+    def is_excused(self, path: Sequence[TenantName], form: Form | None) -> bool:
+        """Whether a queue on the path is above a ceiling that binds the form."""
+        chain = self.tree.pools.chain(form) if form else ()
+        return any((q, pool) in self.excused for q in path for pool in chain)

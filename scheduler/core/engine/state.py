@@ -438,14 +438,10 @@ class State(Books):
                 continue
             if not self.is_tenant(gang.tenant):
                 self.withdraw(gang, "its tenant is gone", now)
-            elif self._is_excused(path, gang.form):
+            elif self.is_excused(path, gang.form):
                 self.withdraw(gang, "its tenant's limit was lowered", now)
             elif any(self.tree.is_overdrawn(queue) for queue in path):
                 self.withdraw(gang, "its tenant's burst was lowered", now)
-
-    def _is_excused(self, path: Sequence[TenantName], form: Form | None) -> bool:
-        chain = self.tree.pools.chain(form) if form else ()
-        return any((q, pool) in self.excused for q in path for pool in chain)
 
     # -- plans -------------------------------------------------------------------
 
