@@ -1,11 +1,16 @@
 """What the demo claims, each checked before it is said."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 PATIENCE_S = 60.0
 """How long something may take that takes seconds on a machine that is free."""
+
+
+interrupted = threading.Event()
+"""Set when somebody wants the end; the exception for it may get lost on its way."""
 
 
 class DemoError(Exception):
@@ -54,6 +59,8 @@ class Claims:
         deadline = time.monotonic() + PATIENCE_S
         while not probe():
             self._alive()
+            if interrupted.is_set():
+                raise KeyboardInterrupt
             if time.monotonic() > deadline:
                 raise DemoError(f"within {PATIENCE_S:g} s it was not so that {text}")
             time.sleep(0.05)

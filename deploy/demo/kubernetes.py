@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from deploy.demo import page, work
-from deploy.demo.claims import DemoError
+from deploy.demo.claims import DemoError, interrupted
 from deploy.demo.service import served
 from deploy.demo.shift import Shift
 from deploy.demo.stage import Stage
@@ -48,6 +48,7 @@ def main() -> int:
     """Play the story; 1: a claim did not hold, 2: no control plane can be built."""
     options = parsed()
     screen = Console(stderr=options.json, width=None if sys.stdout.isatty() else 118)
+    signal.signal(signal.SIGINT, _interrupt)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # not so under nohup
             signal.signal(number, _interrupt)
@@ -167,6 +168,7 @@ def scheduler(url: str) -> str:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    interrupted.set()
     raise KeyboardInterrupt
 
 
