@@ -297,7 +297,8 @@ def test_a_victim_whose_kubelet_is_dead_is_not_waited_for(plane: ControlPlane) -
     ) as story:
         story.claim()
         dead = until("a hold is set", story.is_held)
-        victim = f"b{dead[1]}"
+        where = {node_of(story.client, n, story.theirs): n for n in ("b0", "b1")}
+        victim = where[dead]
         story.client.annotate("pods", victim, objects.hangs(), story.theirs)
         other = "n1" if dead == "n0" else "n0"
         until("the owner runs", lambda: story.runs() == other)
