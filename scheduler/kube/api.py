@@ -31,6 +31,9 @@ SILENCE_S = 330.0
 
 USER_AGENT = f"gpu-fairshare/{version('gpu-fairshare')}"
 
+GOODBYE_S = 0.25
+"""Time that TLS connections have to close, seconds."""
+
 _READ_BUFFER = 1 << 20
 _SHOWN = 300
 
@@ -141,6 +144,7 @@ class Api:
         """Close every connection."""
         await self._calls.close()
         await self._watches.close()
+        await asyncio.sleep(GOODBYE_S)  # aiohttp does not wait for TLS to say goodbye
 
     async def get(self, path: str, query: Query | None = None) -> bytes:
         """Read an object or a list."""
